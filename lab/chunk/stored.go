@@ -62,26 +62,35 @@ func Unpack(dst, stored []byte, want ID, n int) ([]byte, error) {
 	if n < 1 || n > Size {
 		return nil, fmt.Errorf("chunk %v: length %d is out of range 1..%d: %w", want, n, Size, ErrDamaged)
 	}
-	if len(stored) < 2 || len(stored) > MaxStored {
+	dst, err := unpack(dst, stored, want, n)
+	if err == nil && len(dst) != n {
+		return nil, fmt.Errorf("chunk %v: %d bytes, want %d: %w", want, len(dst), n, ErrDamaged)
+	}
+	return dst, err
+}
+
+// UnpackAny is Unpack for callers that do not know the length of the chunk: the hash vouches for it. It needs room for Size bytes in dst, or makes it.
+func UnpackAny(dst, stored []byte, want ID) ([]byte, error) { return unpack(dst, stored, want, Size) }
+
+// unpack accepts up to limit bytes.
+func unpack(dst, stored []byte, want ID, limit int) ([]byte, error) {
+	if len(stored) < 2 || len(stored) > MaxStored || want.IsZero() {
 		return nil, fmt.Errorf("chunk %v: stored form of %d bytes: %w", want, len(stored), ErrDamaged)
 	}
-	if cap(dst) < n {
-		dst = make([]byte, 0, n)
+	if cap(dst) < limit {
+		dst = make([]byte, 0, limit)
 	}
-	dst = dst[:0:n]
+	dst = dst[:0:limit]
 	switch body := stored[1:]; stored[0] {
 	case codecRaw:
-		if len(body) != n {
-			return nil, fmt.Errorf("chunk %v: %d bytes, want %d: %w", want, len(body), n, ErrDamaged)
+		if len(body) > limit {
+			return nil, fmt.Errorf("chunk %v: more than %d bytes: %w", want, limit, ErrDamaged)
 		}
 		dst = append(dst, body...)
 	case codecZstd:
 		var err error
 		if dst, err = decoder().DecodeAll(body, dst); err != nil {
 			return nil, fmt.Errorf("chunk %v: zstd: %w: %w", want, err, ErrDamaged)
-		}
-		if len(dst) != n {
-			return nil, fmt.Errorf("chunk %v: unpacks to %d bytes, want %d: %w", want, len(dst), n, ErrDamaged)
 		}
 	default:
 		return nil, fmt.Errorf("chunk %v: unknown codec %d: %w", want, stored[0], ErrDamaged)

@@ -36,6 +36,9 @@ func TestPackUnpack(t *testing.T) {
 			t.Fatalf("sample %d: %v", i, err)
 		}
 		out = got
+		if got, err := UnpackAny(nil, packed, Sum(raw)); err != nil || !bytes.Equal(got, raw) {
+			t.Errorf("sample %d without its length: %v", i, err)
+		}
 		for _, n := range []int{-1, 0, len(raw) - 1, len(raw) + 1, Size + 1} {
 			if _, err := Unpack(nil, packed, Sum(raw), n); !errors.Is(err, ErrDamaged) {
 				t.Errorf("sample %d unpacked as %d bytes: %v", i, n, err)
@@ -70,6 +73,9 @@ func TestUnpackAcceptsNoDamage(t *testing.T) {
 		got, err := Unpack(nil, p, Sum(raw), len(raw))
 		if err == nil && !bytes.Equal(got, raw) {
 			t.Fatalf("damage %d: wrong content accepted", i)
+		}
+		if got, err := UnpackAny(got, p, Sum(raw)); err == nil && !bytes.Equal(got, raw) {
+			t.Fatalf("damage %d: wrong content of unknown length accepted", i)
 		}
 		if err != nil && !errors.Is(err, ErrDamaged) {
 			t.Fatalf("damage %d: not marked as damaged: %v", i, err)
