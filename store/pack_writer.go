@@ -1,0 +1,198 @@
+package store
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"carte/lab"
+	"carte/lab/chunk"
+)
+
+// Writer adds chunks in one go: all of them become visible with Commit, or none. It has a pack of its own, so any number of writers can be at work;
+// two that store the same chunk at the same time each keep a copy. Its methods may be called from any number of goroutines.
+type Writer struct {
+	c *Chunks
+	p *pack
+
+	mu      sync.Mutex
+	w       *bufio.Writer
+	off     int64
+	mine    map[chunk.ID]bool
+	entries []entry
+	err     error // the first failure
+	done    bool  // committed or aborted
+}
+
+var errWriterClosed = errors.New("BUG: the chunk writer is already committed or aborted")
+
+// Writer begins to add chunks. End it with Commit, CommitManifest or Abort.
+func (c *Chunks) Writer() (*Writer, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w, err := c.newWriter()
+	if err == nil {
+		c.writers++
+	}
+	return w, err
+}
+
+// newWriter makes the next pack. c.mu is held.
+func (c *Chunks) newWriter() (*Writer, error) {
+	if c.closed {
+		return nil, fmt.Errorf("write chunks: the store is closed: %w", lab.ErrBusy)
+	}
+	n := c.next
+	f, err := os.OpenFile(packPath(c.packDir(), n), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("new pack: %w", full(err))
+	}
+	c.next++
+	w := &Writer{c: c, p: &pack{number: n, f: f}, w: bufio.NewWriterSize(f, 1<<20), off: int64(len(packMagic)), mine: map[chunk.ID]bool{}}
+	if _, err := io.WriteString(w.w, packMagic); err != nil {
+		panic("BUG: an empty buffer is full")
+	}
+	return w, nil
+}
+
+// Put adds a chunk that came from elsewhere, in its stored form, after checking that it is what id says. A chunk that is already visible, or that
+// this writer was given before, is not stored again: fresh says whether it was stored. lab.ErrDamaged: the bytes are not that chunk; the writer
+// can go on.
+func (w *Writer) Put(id chunk.ID, stored []byte) (fresh bool, err error) {
+	if id.IsZero() {
+		return false, nil
+	}
+	buf := storedBuffers.Get().(*[]byte)
+	defer storedBuffers.Put(buf)
+	if _, err := chunk.UnpackAny(*buf, stored, id); err != nil {
+		return false, damaged(err)
+	}
+	if !w.claim(id) {
+		return false, nil
+	}
+	return true, w.append(id, stored)
+}
+
+// claim says whether the caller shall append the chunk: true once for each chunk that is not here yet.
+func (w *Writer) claim(id chunk.ID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done || w.mine[id] || w.c.Has(id) {
+		return false
+	}
+	w.mine[id] = true
+	return true
+}
+
+// append writes a chunk that was claimed and is known to be what id says.
+func (w *Writer) append(id chunk.ID, stored []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return w.err
+	}
+	if err := chunk.WriteFrame(w.w, id, stored); err != nil {
+		w.err = fmt.Errorf("pack %d: %w", w.p.number, full(err))
+		return w.err
+	}
+	w.off += int64(chunk.FrameHeader)
+	w.entries = append(w.entries, entry{id: id, off: w.off, len: uint32(len(stored))})
+	w.off += int64(len(stored))
+	return nil
+}
+
+// Commit makes the chunks visible: sync pack, index, sync. If it fails nothing is visible and nothing is left. A writer that stored nothing leaves
+// no files.
+func (w *Writer) Commit() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done {
+		return errWriterClosed
+	}
+	defer w.close()
+	if w.err == nil && len(w.entries) == 0 {
+		return w.discard(nil)
+	}
+	if err := w.persist(); err != nil {
+		return w.discard(fmt.Errorf("commit pack %d: %w", w.p.number, full(err)))
+	}
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	if w.c.closed {
+		return w.discard(fmt.Errorf("commit pack %d: the store was closed meanwhile: %w", w.p.number, lab.ErrBusy))
+	}
+	w.c.add(w.p, w.entries)
+	return nil
+}
+
+// persist brings the pack and then its index to the disk.
+func (w *Writer) persist() error {
+	if w.err != nil {
+		return w.err
+	}
+	if err := w.w.Flush(); err != nil {
+		return err
+	}
+	w.c.step("pack written")
+	if err := w.p.f.Sync(); err != nil {
+		return err
+	}
+	w.c.step("pack synced")
+	if err := writeDurably(indexPath(w.c.packDir(), w.p.number), encodeIndex(w.entries)); err != nil {
+		return err
+	}
+	w.c.step("index written")
+	w.p.size = w.off
+	return nil
+}
+
+// discard deletes the pack that nobody has seen, and returns why together with what went wrong at that.
+func (w *Writer) discard(why error) error {
+	return errors.Join(why, w.p.f.Close(), removePack(w.c.packDir(), w.p.number))
+}
+
+// CommitManifest commits the chunks and then the manifest that lists them, with no gap in which Collect could take them. It returns the root.
+func (w *Writer) CommitManifest(m chunk.Manifest) (chunk.ID, error) {
+	w.c.hold(1)
+	defer w.c.hold(-1)
+	if err := w.Commit(); err != nil {
+		return chunk.ID{}, err
+	}
+	return w.c.PutManifest(m)
+}
+
+// hold counts work that Collect must wait for.
+func (c *Chunks) hold(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writers += n
+}
+
+// Abort drops everything that the writer was given. After Commit it does nothing, so that it can be deferred.
+func (w *Writer) Abort() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done {
+		return nil
+	}
+	defer w.close()
+	return w.discard(nil)
+}
+
+func (w *Writer) close() {
+	w.done, w.err = true, errWriterClosed
+	w.mine, w.entries = nil, nil
+	w.c.hold(-1)
+}
+
+// full adds to "no space left" what was kept and what to do.
+func full(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: nothing was kept of this; free some space (carte image rm) and do it again", err)
+	}
+	return err
+}
