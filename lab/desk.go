@@ -1,0 +1,51 @@
+package lab
+
+import (
+	"context"
+	"io"
+)
+
+// A Desk is all that a person can do with a lab, wherever the lab runs: in this process, or behind a unix socket. The
+// screen and the command line know nothing else.
+type Desk interface {
+	Say(ctx context.Context, v Verb) (Changed, error)
+	Watch(ctx context.Context, after uint64) (Snapshot, error)
+	Tail(ctx context.Context, t Tail) (lines []Line, next, lost int64, err error)
+
+	// Import reads an image to the end and makes it a version. Progress is told in bytes of r.
+	Import(ctx context.Context, r io.Reader, i Import, progress func(done int64)) (Imported, error)
+	// Export writes a version's bytes.
+	Export(ctx context.Context, ref Ref, w io.Writer, progress func(done, of int64)) error
+	// Verify hashes every chunk of a version again.
+	Verify(ctx context.Context, ref Ref, progress func(done, of int64)) error
+	// Doctor looks at what the lab needs from the machine it runs on.
+	Doctor(ctx context.Context) ([]Finding, error)
+}
+
+// Import says what the bytes that follow are.
+type Import struct {
+	Name    string `json:"name"`
+	Kind    string `json:"kind"`
+	Form    Form   `json:"form"`
+	Message string `json:"message,omitempty"`
+	Author  string `json:"author,omitempty"`
+	File    string `json:"file,omitempty"` // where it came from, for messages
+}
+
+// Imported is what an import came to. Same means that the newest version had these bytes already.
+type Imported struct {
+	Version Version `json:"version"`
+	Same    bool    `json:"same"`
+	Format  string  `json:"format"`           // raw, gz, qcow2 in zst, ...
+	New     int64   `json:"new_stored_bytes"` // that the store grew by
+	Seconds float64 `json:"seconds"`
+}
+
+// A Finding is what the doctor says about one thing.
+type Finding struct {
+	What string `json:"what"`
+	OK   bool   `json:"ok"`
+	Must bool   `json:"must"` // without it carte cannot do its main job
+	Why  string `json:"why,omitempty"`
+	Fix  string `json:"fix,omitempty"`
+}

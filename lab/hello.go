@@ -1,0 +1,200 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Claim takes an agent's first word: it redeems the token, writes down the inventory, and gives orders.
+func (l *Lab) Claim(ctx context.Context, c Claim) (o Orders, err error) {
+	_, err = l.do(ctx, func(d *draft) error {
+		m, err := d.redeem(l.secret, c)
+		if err != nil {
+			return err
+		}
+		c.Inventory.At = d.at
+		m.Inventory = &c.Inventory
+		if m.UUID == "" {
+			m.UUID = c.Inventory.UUID
+		}
+		d.put(m)
+		d.cards(m)
+		live := d.live(m.ID)
+		live.Seen, live.Agent = d.at, true
+		d.put(live)
+		o = d.orders(m.ID)
+		return nil
+	})
+	return o, err
+}
+
+// cards makes the machine the owner of all its network cards, so that it is one row whichever it boots from.
+func (d *draft) cards(m Machine) {
+	macs := slices.Clone(m.MACs)
+	for _, nic := range m.Inventory.NICs {
+		o, owned := d.owner(nic.MAC)
+		if owned && o.ID == m.ID || nic.MAC == "" {
+			continue
+		}
+		if owned && o.Standing != Unknown {
+			d.fact(m.ID, 0, "%s says it has the card %s, which is %s's; it stays there", m.Label(), nic.MAC, o.Label())
+			continue
+		}
+		if owned {
+			d.put(Gone{TableMachines, fmt.Sprint(o.ID)})
+		}
+		macs = append(macs, nic.MAC)
+	}
+	if len(macs) > len(m.MACs) {
+		m = d.Machines[m.ID]
+		slices.Sort(macs)
+		m.MACs = macs
+		d.put(m)
+	}
+}
+
+// orders tells a claimed agent what to do. It may be asked again: the answer to a repeated claim is the same.
+func (d *draft) orders(machine int64) Orders {
+	m := d.Machines[machine]
+	o := Orders{Do: DoWait, Machine: m.Label()}
+	b, busy := d.Active(m.ID)
+	if !busy || m.Ticket.Boot != 0 && m.Ticket.Boot != b.ID {
+		if m.Ticket.Boot != 0 {
+			o.Do, o.Why = DoStop, "the boot this agent was started for is over"
+		}
+		return o
+	}
+	if b.State == Starting {
+		b.climb(RungHello, d.at)
+		d.put(b)
+		disk, err := guard(m, m.Inventory.Disks, b.Plan)
+		if err != nil {
+			d.voidTicket(m.ID)
+			d.move(b, Failed, reason(err))
+			o.Do, o.Why = DoStop, err.Error()
+			return o
+		}
+		b.Disk = disk.DiskID
+		b = d.move(b, Working, "")
+		m.Ticket.Boot = b.ID
+		d.put(m)
+	}
+	if b.State != Working {
+		o.Do, o.Why = DoStop, fmt.Sprintf("boot %d is %s", b.ID, b.State)
+		return o
+	}
+	o.Do, o.Boot, o.Stack, o.Form, o.Start, o.Cmdline, o.Disk = DoBoot, b.ID, b.Plan.Stack, b.Plan.Form, b.Plan.Start, b.Plan.Cmdline, b.Disk
+	at := int64(0)
+	if b.Plan.Form == FormTree {
+		at = TreeOffset
+	}
+	for _, l := range b.Plan.Layers {
+		o.Writes = append(o.Writes, Write{l.Ref, l.Root, at, l.Bytes})
+		at += l.Bytes
+	}
+	return o
+}
+
+// reason is an error in words, without the name of its kind at the end.
+func reason(err error) string {
+	for _, f := range Failings {
+		if f.Kind != nil && errors.Is(err, f.Kind) {
+			text := err.Error()
+			if tail := ": " + f.Kind.Error(); len(text) > len(tail) && text[len(text)-len(tail):] == tail {
+				return text[:len(text)-len(tail)]
+			}
+		}
+	}
+	return err.Error()
+}
+
+// Report takes what an agent says while it works. Progress stays in memory; a new rung, the start and the proof of a
+// write, and an end are written down before the reply.
+func (l *Lab) Report(ctx context.Context, key string, r Report) (reply Reply, err error) {
+	var m Machine
+	_, err = l.do(ctx, func(d *draft) error {
+		if m, err = d.byKey(key); err != nil {
+			return err
+		}
+		live := d.live(m.ID)
+		live.Seen, live.Agent, live.Progress = d.at, true, r.Progress
+		d.put(live)
+		reply, err = d.report(m, r)
+		return err
+	})
+	if err == nil {
+		for _, line := range r.Lines {
+			l.Log(Line{Machine: m.ID, Source: "agent", Text: line})
+		}
+	}
+	return reply, err
+}
+
+func (d *draft) report(m Machine, r Report) (Reply, error) {
+	b, busy := d.Active(m.ID)
+	if r.Boot == 0 {
+		if busy && b.State == Starting {
+			o := d.orders(m.ID)
+			return Reply{Orders: &o}, nil
+		}
+		return Reply{}, nil
+	}
+	if last, ok := d.Boots[r.Boot]; ok && last.State.Final() && m.Ticket.Boot == r.Boot {
+		return Reply{Revoke: "the boot is over: " + or(last.Reason, string(last.State))}, nil
+	}
+	if !busy || b.ID != r.Boot || b.State != Working {
+		if busy && b.ID == r.Boot && b.State == Handover {
+			return Reply{}, nil // the report that handed over, once more
+		}
+		return Reply{}, fmt.Errorf("%s does not work on boot %d: %w", m.Label(), r.Boot, ErrDenied)
+	}
+	if _, ok := StepOf(r.Rung); !ok && r.Rung != "" {
+		return Reply{}, fmt.Errorf("rung %q: %w", r.Rung, ErrInvalid)
+	}
+	was, rungs := b.Moved, len(b.Climbs)
+	b.Moved = r.Moved
+	b.Moved.Total = was.Total
+	if r.Rung != "" && !r.Rung.Reached(RungHandover) {
+		b.climb(r.Rung, d.at)
+	}
+	if r.Writing || r.Proven {
+		l := b.Plan.Layers[0]
+		m.hold(Holding{b.Disk, l.Root, l.Ref, !r.Proven, d.at})
+		d.put(m)
+	}
+	if len(b.Climbs) > rungs || r.Writing || r.Proven || r.Error != "" || r.Revoked || r.Rung == RungHandover {
+		d.put(b)
+	}
+	switch {
+	case r.Revoked:
+		d.revoke(b, or(b.Revoke, "the agent stopped"))
+	case r.Error != "" && r.Fatal:
+		d.voidTicket(m.ID)
+		d.move(b, Failed, r.Error)
+	case r.Error != "":
+		d.strike(b, r.Error)
+	case b.Revoke != "":
+		return Reply{Revoke: b.Revoke}, nil
+	case r.Rung == RungHandover:
+		return Reply{}, d.handover(m, b)
+	}
+	return Reply{}, nil
+}
+
+// handover takes the agent's word that the disk is proven. A system that the agent starts itself is handed over by that;
+// one that the firmware starts, when the machine next asks for its script.
+func (d *draft) handover(m Machine, b Boot) error {
+	if i := slices.IndexFunc(m.Holds, func(h Holding) bool { return h.Is(b.Disk) }); i < 0 || m.Holds[i].Dirty {
+		return fmt.Errorf("boot %d: %s was not proven, it is not started: %w", b.ID, b.Disk, ErrRefused)
+	}
+	if b.Plan.Start == StartPivot {
+		b.climb(RungHandover, d.at)
+	}
+	d.move(b, Handover, "")
+	live := d.live(m.ID)
+	live.Agent, live.Progress = false, Progress{}
+	d.put(live)
+	return nil
+}

@@ -1,0 +1,241 @@
+package lab
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"carte/lab/chunk"
+)
+
+// Form is what the bytes of an image are.
+type Form string
+
+const (
+	FormDisk Form = "disk" // a whole disk with its partition table, any operating system
+	FormTree Form = "tree" // one Linux root file system, ext4
+)
+
+// Forms lists the forms that this carte can boot.
+var Forms = []Form{FormDisk, FormTree}
+
+// An Image is a named thing with a kind, which is its contract.
+type Image struct {
+	Name   string    `json:"name"`
+	Kind   string    `json:"kind"` // a row of Kinds
+	Form   Form      `json:"form"`
+	Latest int       `json:"latest"` // number of the newest version there ever was
+	Since  time.Time `json:"since"`
+}
+
+// A Version is what an image was at one time. It never changes. Root names its bytes.
+type Version struct {
+	Image   string    `json:"image"`
+	Number  int       `json:"number"`
+	Root    chunk.ID  `json:"root"`
+	Bytes   int64     `json:"bytes"`         // logical size
+	Content int64     `json:"content_bytes"` // without chunks that are all zero
+	Stored  int64     `json:"stored_bytes"`  // that this version added to the store
+	Parent  int       `json:"parent,omitempty"`
+	Message string    `json:"message,omitempty"`
+	Author  string    `json:"author,omitempty"`
+	Found   string    `json:"found,omitempty"` // what import saw inside, in words
+	At      time.Time `json:"at"`
+}
+
+// Ref names this version.
+func (v Version) Ref() Ref { return Ref{v.Image, v.Number} }
+
+// A Ref names an image, and one of its versions when Version is not 0. It is written name or name@3.
+type Ref struct {
+	Name    string
+	Version int
+}
+
+func (r Ref) String() string {
+	if r.Version == 0 {
+		return r.Name
+	}
+	return r.Name + "@" + strconv.Itoa(r.Version)
+}
+
+// MarshalText and UnmarshalText make a Ref a string in JSON. The zero Ref is the empty string.
+func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+func (r *Ref) UnmarshalText(b []byte) (err error) {
+	if len(b) == 0 {
+		*r = Ref{}
+		return nil
+	}
+	*r, err = ParseRef(string(b))
+	return err
+}
+
+// ParseRef reads name or name@3.
+func ParseRef(s string) (Ref, error) {
+	name, number, pinned := strings.Cut(s, "@")
+	if err := checkName("image", name); err != nil {
+		return Ref{}, err
+	}
+	if !pinned {
+		return Ref{Name: name}, nil
+	}
+	n, err := strconv.Atoi(number)
+	if err != nil || n < 1 {
+		return Ref{}, fmt.Errorf("%q: a version is a number from 1, as in %s@3: %w", s, name, ErrInvalid)
+	}
+	return Ref{name, n}, nil
+}
+
+// checkName holds names to what is safe in a file name, an address and a kernel command line.
+func checkName(what, s string) error {
+	bad := strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r))
+	})
+	switch {
+	case s == "":
+		return fmt.Errorf("the %s has no name: %w", what, ErrInvalid)
+	case len(s) > 64:
+		return fmt.Errorf("%s name %.20q… has %d letters, 64 is the most: %w", what, s, len(s), ErrInvalid)
+	case bad >= 0:
+		return fmt.Errorf("%s name %q: letter %d is not one of a-z A-Z 0-9 - _ . : %w", what, s, bad+1, ErrInvalid)
+	case strings.HasPrefix(s, ".") || strings.HasPrefix(s, "-"):
+		return fmt.Errorf("%s name %q begins with %q: %w", what, s, s[:1], ErrInvalid)
+	}
+	return nil
+}
+
+// Version returns the version that ref names, the newest when it names none.
+func (s Snapshot) Version(ref Ref) (Version, error) {
+	if _, ok := s.Images[ref.Name]; !ok {
+		return Version{}, fmt.Errorf("image %q: %w%s", ref.Name, ErrNotFound, among("; there are ", s.imageNames()))
+	}
+	all := s.VersionsOf(ref.Name)
+	if ref.Version == 0 && len(all) > 0 {
+		return all[len(all)-1], nil
+	}
+	if v, ok := s.Versions[ref.String()]; ok {
+		return v, nil
+	}
+	var have []string
+	for _, v := range all {
+		have = append(have, v.Ref().String())
+	}
+	return Version{}, fmt.Errorf("version %s: %w%s", ref, ErrNotFound, among("; there are ", have))
+}
+
+// VersionsOf returns an image's versions, oldest first.
+func (s Snapshot) VersionsOf(name string) (all []Version) {
+	for _, v := range s.Versions {
+		if v.Image == name {
+			all = append(all, v)
+		}
+	}
+	slices.SortFunc(all, func(a, b Version) int { return cmp.Compare(a.Number, b.Number) })
+	return all
+}
+
+func (s Snapshot) imageNames() (names []string) {
+	for n := range s.Images {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// AddVersion makes bytes that are already in the store a version of an image, and the image when it is new. The same
+// bytes as the newest version again change nothing.
+type AddVersion struct {
+	Version // without Number, At and Parent
+	Kind    string
+	Form    Form
+}
+
+func (v AddVersion) decide(d *draft) error {
+	if err := checkName("image", v.Image); err != nil {
+		return err
+	}
+	if _, err := KindOf(v.Kind); err != nil {
+		return err
+	}
+	if !slices.Contains(Forms, v.Form) {
+		return fmt.Errorf("form %q: carte knows disk and tree: %w", v.Form, ErrInvalid)
+	}
+	if v.Root.IsZero() || v.Bytes <= 0 {
+		return fmt.Errorf("image %s is empty: %w", v.Image, ErrInvalid)
+	}
+	im, ok := d.Images[v.Image]
+	if !ok {
+		im = Image{Name: v.Image, Kind: v.Kind, Form: v.Form, Since: d.at}
+	}
+	if im.Kind != v.Kind {
+		return fmt.Errorf("image %s is of kind %s; a version cannot change it to %s: %w", im.Name, im.Kind, v.Kind, ErrRefused)
+	}
+	if im.Form != v.Form {
+		return fmt.Errorf("image %s has the form %s; a version cannot change it to %s: %w", im.Name, im.Form, v.Form, ErrRefused)
+	}
+	if newest, err := d.Snapshot.Version(Ref{Name: im.Name}); err == nil {
+		if newest.Root == v.Root {
+			return nil
+		}
+		v.Parent = newest.Number
+	}
+	im.Latest++
+	v.Number, v.At = im.Latest, d.at
+	d.put(im, v.Version)
+	d.fact(0, 0, "image %s: %s, root %s", v.Version.Ref(), Bytes(v.Bytes), v.Root)
+	return nil
+}
+
+// RemoveImage removes one version, or the image with all of them. Confirm repeats what is removed.
+type RemoveImage struct {
+	Ref     Ref    `json:"ref"`
+	Confirm string `json:"confirm"`
+}
+
+func (v RemoveImage) decide(d *draft) error {
+	if _, err := d.Snapshot.Version(v.Ref); err != nil && (v.Ref.Version != 0 || d.Images[v.Ref.Name].Name == "") {
+		return err
+	}
+	all := d.VersionsOf(v.Ref.Name)
+	going := slices.DeleteFunc(slices.Clone(all), func(x Version) bool { return v.Ref.Version != 0 && x.Number != v.Ref.Version })
+	var gone []Change
+	for _, x := range going {
+		if why := d.usedBy(x.Ref(), len(going) == len(all)); why != "" {
+			return fmt.Errorf("%s is needed by %s: %w", x.Ref(), why, ErrBusy)
+		}
+		gone = append(gone, Gone{TableVersions, x.Ref().String()})
+	}
+	if v.Confirm != v.Ref.String() {
+		return fmt.Errorf("removing %s cannot be undone; repeat its name: --confirm %s: %w", v.Ref, v.Ref, ErrConfirm)
+	}
+	if len(going) == len(all) {
+		gone = append(gone, Gone{TableImages, v.Ref.Name})
+	}
+	d.put(gone...)
+	d.fact(0, 0, "image %s removed", v.Ref)
+	return nil
+}
+
+// usedBy names what needs a version: a stack that pins it (or floats on the image, when all versions go), or a boot
+// that is not over.
+func (s Snapshot) usedBy(ref Ref, all bool) string {
+	for _, st := range s.SortedStacks() {
+		for _, l := range st.Layers {
+			if l == ref || l.Name == ref.Name && l.Version == 0 && all {
+				return "stack " + st.Name
+			}
+		}
+	}
+	for _, b := range s.Boots {
+		for _, l := range b.Plan.Layers {
+			if l.Ref == ref && !b.State.Final() {
+				return fmt.Sprintf("boot %d", b.ID)
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,131 @@
+package lab
+
+import (
+	"fmt"
+	"time"
+)
+
+// agentSilence is how long an agent may say nothing before its attempt counts as lost. Agents report every second and
+// retry for as long as the server is away, so the time begins anew when the server starts.
+const agentSilence = 60 * time.Second
+
+// consoleSilence is how long a system started from its disk has to show a login prompt on a console that carte reads.
+const consoleSilence = 3 * time.Minute
+
+// settle adds to a decision what follows from it by itself: boots that are due start, boots that are overdue end.
+func settle(d *draft) {
+	for _, b := range d.SortedBoots() {
+		switch {
+		case b.State.Final() || b.State == Queued:
+		case b.Revoke != "":
+			if d.at.Sub(b.Since) > RevokeGrace {
+				d.revoke(b, b.Revoke+"; the agent did not answer in time and the machine was switched off")
+			}
+		default:
+			d.overdue(b)
+		}
+	}
+	for _, m := range d.SortedMachines() {
+		if m.Standing != Adopted || m.Parked != "" {
+			continue
+		}
+		if _, busy := d.Active(m.ID); busy {
+			continue
+		}
+		if q := d.QueueOf(m.ID); len(q) > 0 {
+			d.start(q[0], true)
+		}
+	}
+}
+
+// start begins a boot's next attempt. Where an idle agent is there already it gets the orders with its next report; else
+// the machine is switched on, or off and on again when power is true.
+func (d *draft) start(b Boot, power bool) Boot {
+	b.Attempt++
+	b = d.move(b, Starting, "")
+	live := d.live(b.Machine)
+	live.Progress = Progress{}
+	if power && !live.Agent {
+		live.Order = "cycle"
+		if live.Power == "off" {
+			live.Order = "on"
+		}
+	}
+	d.put(live)
+	return b
+}
+
+// overdue ends a boot that has stood on its rung for longer than the ladder allows.
+func (d *draft) overdue(b Boot) {
+	m, live := d.Machines[b.Machine], d.Live[b.Machine]
+	since := b.Since
+	if n := len(b.Climbs); n > 0 && b.Climbs[n-1].At.After(since) {
+		since = b.Climbs[n-1].At
+	}
+	stood := d.at.Sub(since)
+	switch b.State {
+	case Working:
+		if silent := d.at.Sub(later(live.Seen, b.Since)); silent > agentSilence {
+			d.strike(b, fmt.Sprintf("the agent has been silent for %s on the rung %s", silent.Round(time.Second), b.Rung()))
+		}
+	case Handover:
+		if b.Plan.Start == StartDisk && b.Rung() == RungHandover && stood > consoleSilence {
+			d.move(b, Done, "it was started from its disk; its console stayed silent")
+			return
+		}
+		fallthrough
+	case Starting:
+		i := 0
+		if r := b.Rung(); r != "" {
+			i = r.index() + 1
+		}
+		for i < len(Ladder)-1 && b.State == Starting && (Ladder[i].Rung == RungTFTP || Ladder[i].Rung == RungDHCP && m.Virtual != nil) {
+			i++ // not every way of booting has these
+		}
+		if step := Ladder[i]; step.Limit > 0 && stood > step.Limit && !(i == 0 && m.Power.Driver == "manual") {
+			d.strike(b, fmt.Sprintf("it did not reach the rung %s within %s: %s", step.Rung, step.Limit, step.Cause))
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// restarted settles the lab after a stop of the server. Virtual machines died with it, so their boots go back to the
+// queue without a strike. Real machines went on: their agents retry, and they get their time anew.
+func restarted(d *draft) error {
+	for _, b := range d.SortedBoots() {
+		if b.State.Final() || b.State == Queued {
+			continue
+		}
+		m := d.Machines[b.Machine]
+		live := d.live(m.ID)
+		live.Seen = d.at
+		switch {
+		case m.Virtual != nil && b.Revoke != "":
+			d.voidTicket(m.ID)
+			d.move(b, Revoked, b.Revoke)
+		case m.Virtual != nil:
+			d.voidTicket(m.ID)
+			d.move(b, Queued, "the server was restarted, and its virtual machines with it")
+		case b.State == Starting && b.Rung() == "":
+			live.Order = "cycle"
+			d.put(live)
+		default:
+			live.Agent = b.State == Working
+			d.put(live)
+		}
+	}
+	return nil
+}
+
+// live returns what is known of a machine just now, for changing.
+func (d *draft) live(machine int64) Live {
+	l := d.Live[machine]
+	l.Machine = machine
+	return l
+}

@@ -1,0 +1,96 @@
+package lab
+
+import (
+	"time"
+
+	"carte/lab/chunk"
+)
+
+// What the server and the agent say to one another, as JSON over TLS whose key is pinned on the agent's command line.
+// The agent always asks; the server never calls into a machine.
+const (
+	PathClaim    = "/v1/claim"     // POST Claim -> Orders; the token is the right
+	PathReport   = "/v1/report"    // POST Report -> Reply; Authorization: Bearer KEY from here on
+	PathManifest = "/v1/manifest/" // GET + root -> chunk.Manifest, encoded; only roots of the agent's plan
+	PathChunks   = "/v1/chunks"    // POST ids, 32 bytes each -> frames in the same order; only chunks of the agent's plan
+)
+
+// MaxChunksAsked is the most ids that one request for chunks may name.
+const MaxChunksAsked = 256
+
+// MaxMessage is the most bytes that a Claim or a Report may have.
+const MaxMessage = 1 << 20
+
+// The words on the agent's kernel command line.
+const (
+	ArgServer = "carte.server" // base URL of the API, https://ADDRESS:PORT
+	ArgPin    = "carte.pin"    // SHA-256 of the server's certificate, hex
+	ArgToken  = "carte.token"  // single-use token
+	ArgMAC    = "carte.mac"    // the card that the machine booted from
+)
+
+// Claim is the agent's first word. Key is made in the agent's memory; the same claim may be repeated with the same key.
+type Claim struct {
+	Token     string    `json:"token"`
+	Key       string    `json:"key"` // 32 random bytes, hex
+	Inventory Inventory `json:"inventory"`
+}
+
+// What an agent is to do.
+const (
+	DoWait  = "wait"  // stay, report, take orders from a reply
+	DoBoot  = "boot"  // write the disk, start the user's system
+	DoLocal = "local" // restart into the machine's own disk
+	DoStop  = "stop"  // touch nothing, show Why on the machine's own console, and wait to be switched off
+)
+
+// Orders is what an agent is told to do.
+type Orders struct {
+	Do      string  `json:"do"`
+	Why     string  `json:"why,omitempty"`
+	Machine string  `json:"machine"`
+	Boot    int64   `json:"boot,omitempty"`
+	Stack   string  `json:"stack,omitempty"`
+	Form    Form    `json:"form,omitempty"`
+	Start   Start   `json:"start,omitempty"`
+	Cmdline string  `json:"cmdline,omitempty"`
+	Disk    DiskID  `json:"disk"`
+	Writes  []Write `json:"writes,omitempty"`
+}
+
+// A Write is one image's place on the disk, in bytes.
+type Write struct {
+	Ref    Ref      `json:"ref"`
+	Root   chunk.ID `json:"root"`
+	Offset int64    `json:"offset_bytes"`
+	Bytes  int64    `json:"bytes"`
+}
+
+// A Report is what the agent says while it works, about once a second, and at every rung. Before the first changed byte
+// it says Writing and waits for the reply; Proven says that everything was read back.
+type Report struct {
+	Boot     int64    `json:"boot"`
+	Rung     Rung     `json:"rung,omitempty"`
+	Progress Progress `json:"progress"`
+	Moved    Moved    `json:"moved"`
+	Writing  bool     `json:"writing,omitempty"`
+	Proven   bool     `json:"proven,omitempty"`
+	Revoked  bool     `json:"revoked,omitempty"` // the answer to Reply.Revoke: nothing is being written any more
+	Error    string   `json:"error,omitempty"`   // why the attempt ends
+	Fatal    bool     `json:"fatal,omitempty"`   // trying again would not help
+	Lines    []string `json:"lines,omitempty"`
+}
+
+// A Reply answers a report.
+type Reply struct {
+	Revoke string  `json:"revoke,omitempty"` // stop cleanly, and report Revoked
+	Orders *Orders `json:"orders,omitempty"` // for an agent that waits
+}
+
+// A Ticket is the right of one booted agent to speak for its machine. It is single-use: the first claim fixes Key.
+type Ticket struct {
+	Number int64     `json:"number"`
+	Boot   int64     `json:"boot,omitempty"` // 0: no boot, only to look at the machine
+	Key    string    `json:"key,omitempty"`  // SHA-256 of the agent's key, hex; empty until claimed
+	At     time.Time `json:"at"`
+}
