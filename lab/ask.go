@@ -154,14 +154,19 @@ func (d *draft) local(m Machine, b Boot) Script {
 		b.climb(RungHandover, d.at)
 		d.put(b)
 		if m.Virtual == nil {
-			b = d.move(b, Running, "")
-			b.climb(RungRun, d.at)
-			b.Climbs[len(b.Climbs)-1].Inferred = true
-			d.put(b)
-			d.move(b, Done, "it was sent to its disk; carte does not read its console")
+			d.unseen(b, "it was sent to its disk; carte does not read its console")
 		}
 	}
 	return Script{Do: ScriptLocal, Boot: b.ID, Why: b.Plan.Stack + " starts from the disk"}
+}
+
+// unseen ends a boot whose system was started where carte has no eyes.
+func (d *draft) unseen(b Boot, why string) {
+	b = d.move(b, Running, "")
+	b.climb(RungRun, d.at)
+	b.Climbs[len(b.Climbs)-1].Inferred = true
+	d.put(b)
+	d.move(b, Done, why)
 }
 
 // A Pool is what addresses the DHCP server may give.

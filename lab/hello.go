@@ -135,7 +135,7 @@ func (l *Lab) Report(ctx context.Context, key string, r Report) (reply Reply, er
 func (d *draft) report(m Machine, r Report) (Reply, error) {
 	b, busy := d.Active(m.ID)
 	if r.Boot == 0 {
-		if busy && b.State == Starting {
+		if busy && (b.State == Starting || b.State == Working && m.Ticket.Boot == b.ID) {
 			o := d.orders(m.ID)
 			return Reply{Orders: &o}, nil
 		}
@@ -192,7 +192,10 @@ func (d *draft) handover(m Machine, b Boot) error {
 	if b.Plan.Start == StartPivot {
 		b.climb(RungHandover, d.at)
 	}
-	d.move(b, Handover, "")
+	b = d.move(b, Handover, "")
+	if b.Plan.Start == StartPivot && m.Virtual == nil {
+		d.unseen(b, "its system was started; carte does not read its console")
+	}
 	live := d.live(m.ID)
 	live.Agent, live.Progress = false, Progress{}
 	d.put(live)

@@ -56,7 +56,7 @@ func Open(ctx context.Context, c Config) (*Lab, error) {
 		return nil, fmt.Errorf("load the lab: %w", err)
 	}
 	s.fill()
-	s.Rev = 1
+	s.Rev = uint64(c.Now().UnixMilli()) // newer than any that a watcher had from an earlier run
 	l := &Lab{book: c.Book, now: c.Now, secret: c.Secret, state: s, changed: make(chan struct{})}
 	l.logs.init()
 	if _, err := l.do(ctx, restarted); err != nil {

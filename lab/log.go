@@ -67,6 +67,9 @@ func (l *Lab) Tail(ctx context.Context, t Tail) (lines []Line, next, lost int64,
 	for {
 		g := &l.logs
 		g.mu.Lock()
+		if t.After > g.last { // a Seq from before the server was restarted
+			t.After = 0
+		}
 		first := g.last - int64(len(g.ring)) + 1
 		from := max(t.After+1, first)
 		if t.After > 0 {

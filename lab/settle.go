@@ -45,10 +45,14 @@ func (d *draft) start(b Boot, power bool) Boot {
 	b = d.move(b, Starting, "")
 	live := d.live(b.Machine)
 	live.Progress = Progress{}
-	if power && !live.Agent {
+	waiting := live.Agent && d.at.Sub(live.Seen) < agentSilence
+	if power && !waiting {
 		live.Order = "cycle"
 		if live.Power == "off" {
 			live.Order = "on"
+		}
+		if d.Machines[b.Machine].Power.Driver == "manual" {
+			live.Order, live.Note = "", "turn it on, or restart it, with network boot first in its firmware's order"
 		}
 	}
 	d.put(live)
