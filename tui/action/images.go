@@ -1,0 +1,150 @@
+package action
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"carte/lab"
+)
+
+// images are the actions on images. Import, export and verify are long; the screen does them through the desk and shows
+// how far they are.
+var images = []Action{
+	{
+		ID: "image.import", Words: "image import", Keys: []string{"a"}, Where: []Place{Images},
+		Help: "import a file as an image, or as the next version of one",
+		Ask:  func(Target) string { return "file, then the image's name where it differs from the file's" },
+		Command: func(t Target) string {
+			file, i, err := ParseImport(t.Text)
+			if err != nil {
+				return command("carte", "image", "import", "FILE", "--name", "NAME")
+			}
+			return command("carte", "image", "import", file, "--name", i.Name)
+		},
+	},
+	{
+		ID: "image.export", Words: "image export", Keys: []string{"e"}, Where: []Place{Images},
+		Help:    "write an image's bytes to a file",
+		Ask:     func(t Target) string { return "file to write " + ref(t).String() + " to" },
+		Enabled: anImage,
+		Command: func(t Target) string {
+			return command("carte", "image", "export", imageWord(t), "-o", or(t.Text, "FILE"))
+		},
+	},
+	{
+		ID: "image.verify", Words: "image verify", Keys: []string{"V"}, Where: []Place{Images},
+		Help:    "hash every byte of an image again",
+		Enabled: anImage,
+		Command: func(t Target) string { return command("carte", "image", "verify", imageWord(t)) },
+	},
+	{
+		ID: "image.rm", Words: "image rm", Keys: []string{"D"}, Where: []Place{Images}, Danger: Destroys,
+		Help:    "remove an image or one of its versions",
+		Enabled: anImage,
+		Command: func(t Target) string {
+			return command("carte", "image", "rm", imageWord(t), "--confirm", imageWord(t))
+		},
+		Verb: func(t Target) (lab.Verb, error) {
+			return lab.RemoveImage{Ref: ref(t), Confirm: t.Confirm}, nil
+		},
+		Loses: func(t Target) string {
+			all := t.Snapshot.VersionsOf(t.Image.Name)
+			var stored int64
+			for _, v := range all {
+				stored += v.Stored
+			}
+			switch {
+			case t.Version.Number != 0:
+				return fmt.Sprintf("version %s, %s", t.Version.Ref(), lab.Bytes(t.Version.Stored))
+			case len(all) == 1:
+				return fmt.Sprintf("%s and its only version, %s", t.Image.Name, lab.Bytes(stored))
+			}
+			return fmt.Sprintf("%s and all its %d versions, %s", t.Image.Name, len(all), lab.Bytes(stored))
+		},
+		Confirm: func(t Target) string { return ref(t).String() },
+	},
+	{
+		ID: "stack.of", Words: "stack of this", Keys: []string{"m"}, Where: []Place{Images},
+		Help:    "make a stack of an image",
+		Ask:     func(t Target) string { return "name of the stack of " + ref(t).String() },
+		Enabled: anImage,
+		Command: func(t Target) string {
+			return command("carte", "stack", "new", or(t.Text, "NAME"), "--system", imageWord(t))
+		},
+		Verb: func(t Target) (lab.Verb, error) {
+			return lab.NewStack{Name: t.Text, Layers: []lab.Ref{ref(t)}}, nil
+		},
+	},
+}
+
+// stacks are the actions on stacks.
+var stacks = []Action{
+	{
+		ID: "stack.new", Words: "stack new", Keys: []string{"a"}, Where: []Place{Stacks},
+		Help: "make a stack of a system image",
+		Ask:  func(Target) string { return "name of the stack and its system image, as in hpt debian or hpt debian@3" },
+		Enabled: func(t Target) (bool, string) {
+			return len(t.Snapshot.Images) > 0, "there is no image yet; import one on Images"
+		},
+		Command: func(t Target) string {
+			name, image, _ := strings.Cut(strings.TrimSpace(t.Text), " ")
+			return command("carte", "stack", "new", or(name, "NAME"), "--system", or(strings.TrimSpace(image), "IMAGE"))
+		},
+		Verb: func(t Target) (lab.Verb, error) {
+			words := strings.Fields(t.Text)
+			if len(words) != 2 {
+				return nil, fmt.Errorf("%q is not a stack's name and an image: %w", t.Text, lab.ErrInvalid)
+			}
+			r, err := lab.ParseRef(words[1])
+			if err != nil {
+				return nil, err
+			}
+			return lab.NewStack{Name: words[0], Layers: []lab.Ref{r}}, nil
+		},
+	},
+	{
+		ID: "stack.rm", Words: "stack rm", Keys: []string{"D"}, Where: []Place{Stacks}, Danger: Interrupts,
+		Help:    "remove a stack; boots that wait keep what they were given",
+		Enabled: func(t Target) (bool, string) { return t.Stack.Name != "", "no stack is selected" },
+		Command: func(t Target) string { return command("carte", "stack", "rm", or(t.Stack.Name, "STACK")) },
+		Verb:    func(t Target) (lab.Verb, error) { return lab.RemoveStack{Name: t.Stack.Name}, nil },
+		Loses:   func(t Target) string { return "stack " + t.Stack.Name },
+	},
+}
+
+// ParseImport reads "FILE [NAME]" as an import of kind system. Without a name it is the file's, without its endings;
+// a file ending in .tar or .tar.* is a tree, any other a disk.
+func ParseImport(text string) (file string, i lab.Import, err error) {
+	words := strings.Fields(text)
+	if len(words) == 0 || len(words) > 2 {
+		return "", i, fmt.Errorf("%q is not a file and, at most, a name: %w", text, lab.ErrInvalid)
+	}
+	file = words[0]
+	i = lab.Import{Kind: "system", Form: FormByName(file), File: file}
+	if len(words) == 2 {
+		i.Name = words[1]
+	} else {
+		i.Name, _, _ = strings.Cut(path.Base(file), ".")
+	}
+	if _, err := lab.ParseRef(i.Name); err != nil {
+		return "", i, err
+	}
+	return file, i, nil
+}
+
+// FormByName guesses an image's form from its file's name.
+func FormByName(file string) lab.Form {
+	base := strings.ToLower(path.Base(file))
+	if strings.HasSuffix(base, ".tgz") || strings.Contains(base+".", ".tar.") {
+		return lab.FormTree
+	}
+	return lab.FormDisk
+}
+
+func anImage(t Target) (bool, string) { return t.Image.Name != "", "no image is selected" }
+
+// ref is the selected version, or the image when no version is.
+func ref(t Target) lab.Ref { return lab.Ref{Name: t.Image.Name, Version: t.Version.Number} }
+
+func imageWord(t Target) string { return or(ref(t).String(), "IMAGE") }
