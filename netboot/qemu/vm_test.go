@@ -277,12 +277,36 @@ func TestDirectKernel(t *testing.T) {
 	}
 }
 
-// bootFiles writes the kernel and an initramfs of testdata/init.
+// initSource is the smallest system there is: it says hello, reads a line, and
+// powers off.
+const initSource = `package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	fmt.Printf("hello from pid %d\n", os.Getpid())
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	fmt.Printf("read %q %v\n", strings.TrimSpace(line), err)
+	fmt.Println("power off:", syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF))
+	select {}
+}
+`
+
+// bootFiles writes the kernel and an initramfs of initSource.
 func bootFiles(t *testing.T, kernel []byte) (kernelPath, initrdPath, cmdline string) {
 	t.Helper()
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", path("init"), "./testdata/init")
+	if err := os.WriteFile(path("init.go"), []byte(initSource), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", path("init"), path("init.go"))
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build init: %v\n%s", err, out)
