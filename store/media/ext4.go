@@ -1,0 +1,183 @@
+package media
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+
+	"carte/lab"
+)
+
+// The fields of an ext4 file system that are written here (kernel: Documentation/filesystems/ext4/). tar2ext4 always makes blocks of 4096 bytes, groups
+// of 32768 blocks, inodes of 256 bytes, group descriptors of 32 bytes, and no check sums.
+const (
+	blockSize      = 4096
+	blocksPerGroup = 8 * blockSize
+	inodeSize      = 256
+	descSize       = 32
+	firstInode     = 11 // the ones before are reserved
+	journalInode   = 8
+
+	sbAt              = 1024
+	sbInodes          = 0x00
+	sbBlocks          = 0x04
+	sbFreeBlocks      = 0x0c
+	sbFreeInodes      = 0x10
+	sbBlockBits       = 0x18
+	sbBlocksPerGroup  = 0x20
+	sbInodesPerGroup  = 0x28
+	sbMaxMounts       = 0x36
+	sbMagic           = 0x38
+	sbInodeSize       = 0x58
+	sbCompat          = 0x5c
+	sbIncompat        = 0x60
+	sbROCompat        = 0x64
+	sbUUID            = 0x68
+	sbLabel           = 0x78
+	sbJournalInode    = 0xe0
+	sbHashSeed        = 0xec
+	sbHashVersion     = 0xfc
+	sbJournalBackup   = 0xfd
+	sbDefaultMount    = 0x100
+	sbJournalBlocks   = 0x10c
+	sbFlags           = 0x160
+	sbChecksumType    = 0x175
+	sbSize            = 1024
+	compatJournal     = 0x4
+	compatDirIndex    = 0x20
+	roCompatReadOnly  = 0x1000
+	hashHalfMD4       = 1
+	flagSignedHash    = 1
+	mountXattrACL     = 0xc // user_xattr and acl, as mke2fs sets
+	checksumCRC32C    = 1   // the only one there is; e2fsck wants it named even where none is used
+	extentsFlag       = 0x80000
+	maxInodesPerGroup = 8 * blockSize
+)
+
+var le = binary.LittleEndian
+
+// compact is what tar2ext4 has left: all data from the beginning, then the inode tables of all groups in one run, then bitmaps that are not needed.
+type compact struct {
+	f      *os.File
+	sb     []byte
+	tables uint32 // the block at which the inode tables begin; nothing that must stay lies behind them
+	inodes uint32 // the highest inode that is used
+}
+
+func readCompact(f *os.File) (*compact, error) {
+	c := &compact{f: f, sb: make([]byte, sbSize)}
+	if _, err := f.ReadAt(c.sb, sbAt); err != nil {
+		return nil, fmt.Errorf("ext4: read the super block: %w", err)
+	}
+	if le.Uint16(c.sb[sbMagic:]) != 0xef53 || le.Uint32(c.sb[sbBlockBits:]) != 2 || le.Uint32(c.sb[sbBlocksPerGroup:]) != blocksPerGroup ||
+		le.Uint16(c.sb[sbInodeSize:]) != inodeSize || le.Uint32(c.sb[sbInodes:]) < firstInode {
+		panic("BUG: tar2ext4 made another ext4 than it used to")
+	}
+	desc := make([]byte, descSize)
+	if _, err := f.ReadAt(desc, blockSize); err != nil {
+		return nil, fmt.Errorf("ext4: read the group descriptors: %w", err)
+	}
+	c.tables = le.Uint32(desc[8:])
+	return c, nil
+}
+
+// inodeMap says of each inode whether it is used, and of each used one whether it is a directory. It sets c.inodes.
+func (c *compact) inodeMap() (used, dirs []bool, err error) {
+	n := le.Uint32(c.sb[sbInodes:])
+	used, dirs = make([]bool, n), make([]bool, n)
+	buf := make([]byte, 1024*inodeSize)
+	for i := uint32(0); i < n; {
+		b := buf[:min(1024, n-i)*inodeSize]
+		if _, err := c.f.ReadAt(b, int64(c.tables)*blockSize+int64(i)*inodeSize); err != nil {
+			return nil, nil, fmt.Errorf("ext4: read inode %d: %w", i+1, err)
+		}
+		for ; len(b) > 0; b = b[inodeSize:] {
+			mode := le.Uint16(b)
+			used[i] = mode != 0 || i+1 < firstInode
+			dirs[i] = mode&0xf000 == 0x4000
+			if i++; used[i-1] {
+				c.inodes = i
+			}
+		}
+	}
+	return used, dirs, nil
+}
+
+// layOut turns the compact, read-only result of tar2ext4 into an ordinary file system of the size asked for. The data stays where it is; all that
+// describes groups is made anew behind it.
+func layOut(f *os.File, opt TreeOptions) error {
+	c, err := readCompact(f)
+	if err != nil {
+		return err
+	}
+	used, dirs, err := c.inodeMap()
+	if err != nil {
+		return err
+	}
+	p, err := planLayout(c.tables, c.inodes, opt.Size)
+	if err != nil {
+		return err
+	}
+	// The inodes in use stay; cutting the file there leaves zeros for everything that is to come.
+	if err := f.Truncate(int64(c.tables)*blockSize + int64(c.inodes)*inodeSize); err != nil {
+		return fmt.Errorf("ext4: %w", err)
+	}
+	if err := f.Truncate(int64(p.blocks) * blockSize); err != nil {
+		return fmt.Errorf("ext4: %w", err)
+	}
+	w := &sticky{w: f}
+	freeBlocks, freeInodes := p.writeGroups(w, used, dirs)
+	if p.journal > 0 {
+		p.writeJournal(w, c.sb, opt.UUID)
+	}
+	c.writeSuper(w, p, opt, freeBlocks, freeInodes)
+	if w.err != nil {
+		return fmt.Errorf("ext4: %w", w.err)
+	}
+	return nil
+}
+
+// sticky remembers the first error of many small writes.
+type sticky struct {
+	w   io.WriterAt
+	err error
+}
+
+func (s *sticky) at(b []byte, off int64) {
+	if s.err == nil {
+		_, s.err = s.w.WriteAt(b, off)
+	}
+}
+
+// writeSuper writes the super block. All its times stay zero, so that the same tar gives the same bytes.
+func (c *compact) writeSuper(w *sticky, p layout, opt TreeOptions, freeBlocks, freeInodes uint32) {
+	sb := c.sb
+	put := func(at int, v uint32) { le.PutUint32(sb[at:], v) }
+	put(sbBlocks, p.blocks)
+	put(sbInodes, p.groups*p.inodesPerGroup)
+	put(sbInodesPerGroup, p.inodesPerGroup)
+	put(sbFreeBlocks, freeBlocks)
+	put(sbFreeInodes, freeInodes)
+	put(sbROCompat, le.Uint32(sb[sbROCompat:])&^roCompatReadOnly)
+	compat := le.Uint32(sb[sbCompat:]) | compatDirIndex
+	if p.journal > 0 {
+		compat |= compatJournal
+		put(sbJournalInode, journalInode)
+	}
+	put(sbCompat, compat)
+	le.PutUint16(sb[sbMaxMounts:], 0xffff) // no check after so many mounts
+	copy(sb[sbUUID:], opt.UUID[:])
+	clear(sb[sbLabel : sbLabel+16])
+	copy(sb[sbLabel:], opt.Label)
+	copy(sb[sbHashSeed:], opt.UUID[:]) // any value will do, so long as it is not the same everywhere
+	sb[sbHashVersion] = hashHalfMD4
+	put(sbFlags, le.Uint32(sb[sbFlags:])|flagSignedHash)
+	put(sbDefaultMount, mountXattrACL)
+	sb[sbChecksumType] = checksumCRC32C
+	w.at(sb, sbAt)
+}
+
+func tooSmall(need, have int64) error {
+	return fmt.Errorf("ext4: the files need at least %d bytes, the size given is %d: %w", need, have, lab.ErrInvalid)
+}
