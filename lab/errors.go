@@ -60,3 +60,6 @@ func FailingByCode(code string) Failing {
 	}
 	return Failings[len(Failings)-1]
 }
+
+// Words is an error as a person reads it: without the name of its kind at the end.
+func Words(err error) string { return reason(err) }
