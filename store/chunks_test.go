@@ -174,6 +174,22 @@ func TestExportFileHasHoles(t *testing.T) {
 	}
 }
 
+func TestReader(t *testing.T) {
+	c := openChunks(t, t.TempDir())
+	b := disk(11, 5*chunk.Size+77)
+	root, _ := mustImport(t, c, b)
+	r, err := c.Reader(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := iotest.TestReader(r, b); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Reader(chunk.Sum([]byte("no"))); !errors.Is(err, lab.ErrNotFound) {
+		t.Errorf("unknown version: %v", err)
+	}
+}
+
 func TestBrokenAndCancelledImportsLeaveNothing(t *testing.T) {
 	dir := t.TempDir()
 	c := openChunks(t, dir)
