@@ -103,6 +103,18 @@ func (l *Lab) Script(ctx context.Context, mac MAC, ip string) (s Script, err err
 	return s, err
 }
 
+// Peek is what Script would say now. Nothing follows from it, and it carries no token.
+func (l *Lab) Peek(mac MAC) Script {
+	l.mu.Lock()
+	d := &draft{Snapshot: l.state, at: l.now().UTC().Truncate(time.Millisecond)}
+	l.mu.Unlock()
+	m, ok := d.owner(mac)
+	if !ok {
+		return Script{Do: ScriptHold}
+	}
+	return d.script(m)
+}
+
 func (d *draft) script(m Machine) Script {
 	switch {
 	case m.Standing == Unknown:
@@ -173,6 +185,11 @@ func (d *draft) unseen(b Boot, why string) {
 type Pool struct {
 	First, Last netip.Addr
 	Lease       time.Duration
+	Not         func(netip.Addr) bool // addresses that something else has; nil: none
+}
+
+func (p Pool) has(ip netip.Addr) bool {
+	return !ip.Less(p.First) && !p.Last.Less(ip) && (p.Not == nil || !p.Not(ip))
 }
 
 // Lease gives a card its address: the one it had, else the first that is free, else the one whose lease ended longest
@@ -193,7 +210,7 @@ func (d *draft) lease(mac MAC, p Pool) (Address, error) {
 	until := d.at.Add(p.Lease)
 	if have, ok := d.Addresses[mac]; ok {
 		ip, err := netip.ParseAddr(have.IP)
-		if err == nil && !ip.Less(p.First) && !p.Last.Less(ip) {
+		if err == nil && p.has(ip) {
 			if have.Until.Sub(d.at) < p.Lease/2 {
 				have.Until = until
 				d.put(have)
@@ -202,8 +219,11 @@ func (d *draft) lease(mac MAC, p Pool) (Address, error) {
 		}
 	}
 	var oldest *Address
-	for ip := p.First; !p.Last.Less(ip); ip = ip.Next() {
+	for ip := p.First; ip.IsValid() && !p.Last.Less(ip); ip = ip.Next() {
 		x, used := taken[ip.String()]
+		if !p.has(ip) {
+			continue
+		}
 		if !used {
 			a := Address{mac, ip.String(), until}
 			d.put(a)
