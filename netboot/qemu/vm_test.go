@@ -1,8 +1,7 @@
-package qemu
+package qemu_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,113 +13,23 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"carte/lab/labtest"
 	"carte/netboot/payload"
+	"carte/netboot/qemu"
 
 	"golang.org/x/sys/unix"
 )
 
-// patience is far longer than anything here takes on an idle machine.
-const patience = 3 * time.Minute
-
-// find skips the test when this computer or this run has no virtual machines.
-func find(t *testing.T) Tools {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: starts QEMU")
-	}
-	tools, err := Find(t.Context())
-	if err != nil {
-		t.Skip(err)
-	}
-	return tools
-}
-
-// screen keeps what a machine prints and tells who waits for words.
-type screen struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	changed chan struct{}
-}
-
-func newScreen() *screen { return &screen{changed: make(chan struct{})} }
-
-func (s *screen) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return s.text.Write(p)
-}
-
-func (s *screen) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
-}
-
-// wait returns when the screen has shown words.
-func (s *screen) wait(t *testing.T, vm *VM, words string) {
-	t.Helper()
-	limit := time.After(patience)
-	for {
-		s.mu.Lock()
-		found, changed := bytes.Contains(s.text.Bytes(), []byte(words)), s.changed
-		s.mu.Unlock()
-		if found {
-			return
-		}
-		select {
-		case <-changed:
-		case <-vm.Done():
-			if !strings.Contains(s.String(), words) {
-				t.Fatalf("the machine is off and did not print %q; its console:\n%s", words, s)
-			}
-		case <-limit:
-			t.Fatalf("no %q in %v; console:\n%s", words, patience, s)
-		}
-	}
-}
-
-// start runs a machine until the test ends; end waits for it to be off.
-func start(t *testing.T, tools Tools, s Spec) (vm *VM, scr *screen, end func() error) {
-	t.Helper()
-	scr = newScreen()
-	vm, err := New(tools, s, scr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- vm.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-vm.Done() })
-	select {
-	case <-vm.Started():
-	case <-vm.Done():
-		t.Fatal(<-ended)
-	}
-	return vm, scr, func() error {
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(patience):
-			t.Fatal("the machine does not end")
-			return nil
-		}
-	}
-}
-
 func TestVerbs(t *testing.T) {
-	tools := find(t)
 	ctx := t.Context()
-	vm, scr, end := start(t, tools, plain(t.TempDir()))
+	vm := labtest.VM(t, qemu.Spec{Disk: 64 << 20})
 	if state, err := vm.State(ctx); state != "running" || err != nil {
 		t.Errorf("State() = %q, %v, want running", state, err)
 	}
-	scr.wait(t, vm, "SeaBIOS")
+	vm.Shows(t, "SeaBIOS")
 	if err := vm.Reset(ctx); err != nil {
 		t.Error(err)
 	}
@@ -133,7 +42,7 @@ func TestVerbs(t *testing.T) {
 	if err := vm.PowerOff(ctx); err != nil {
 		t.Error(err)
 	}
-	if err := end(); err != nil {
+	if err := vm.Ends(t); err != nil {
 		t.Errorf("Run after PowerOff: %v, want nil", err)
 	}
 	if state, err := vm.State(ctx); state != "off" || err != nil {
@@ -149,20 +58,20 @@ func TestVerbs(t *testing.T) {
 
 // A QEMU that hangs is killed, and that is a power-off like any other.
 func TestPowerOffOfAHungQEMU(t *testing.T) {
-	vm, _, end := start(t, find(t), plain(t.TempDir()))
+	vm := labtest.VM(t, qemu.Spec{})
 	if err := unix.Kill(vm.PID(), unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	if err := vm.PowerOff(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := end(); err != nil {
+	if err := vm.Ends(t); err != nil {
 		t.Errorf("Run: %v, want nil", err)
 	}
 }
 
 func TestCancel(t *testing.T) {
-	vm, err := New(find(t), plain(t.TempDir()), io.Discard)
+	vm, err := qemu.New(labtest.QEMU(t), spec(t), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,10 +83,10 @@ func TestCancel(t *testing.T) {
 }
 
 func TestQEMURefuses(t *testing.T) {
-	tools := find(t)
-	s := plain(t.TempDir())
-	s.ROM = ROM(filepath.Join(s.Dir, "no-such.rom"))
-	vm, err := New(tools, s, io.Discard)
+	tools := labtest.QEMU(t)
+	s := spec(t)
+	s.ROM = qemu.ROM(filepath.Join(s.Dir, "no-such.rom"))
+	vm, err := qemu.New(tools, s, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,25 +98,6 @@ func TestQEMURefuses(t *testing.T) {
 	}
 }
 
-func TestProbe(t *testing.T) {
-	tools := find(t)
-	if err := probe(t.Context(), tools, "tcg", patience); err != nil {
-		t.Errorf("the boot sector does not run where everything runs: %v", err)
-	}
-	if err := probe(t.Context(), tools, "no-such", patience); err == nil {
-		t.Error("an accelerator that is not there was found")
-	}
-	began := time.Now()
-	accel, why := Accel(t.Context(), tools)
-	t.Logf("Accel() = %s, %s (%v)", accel, why, time.Since(began).Round(time.Millisecond))
-	if accel != "tcg" && accel != "kvm" || why == "" {
-		t.Errorf("Accel() = %q, %q", accel, why)
-	}
-	if took := time.Since(began); took > 10*probeLimit {
-		t.Errorf("Accel() took %v", took)
-	}
-}
-
 // The environment variable that makes the test binary the process to be killed.
 const killEnv = "CARTE_TEST_KILL_DIR"
 
@@ -215,9 +105,9 @@ const killEnv = "CARTE_TEST_KILL_DIR"
 // SIGKILL, and sees QEMU go. It is waited for through a pidfd, so that no other
 // process of the same number is mistaken for it.
 func TestDiesWithItsParent(t *testing.T) {
-	tools := find(t)
+	labtest.QEMU(t)
 	if dir := os.Getenv(killEnv); dir != "" {
-		vm, _, _ := start(t, tools, plain(dir))
+		vm := labtest.VM(t, qemu.Spec{Dir: dir})
 		fmt.Printf("qemu %d\n", vm.PID())
 		<-vm.Done()
 		return
@@ -259,21 +149,29 @@ func TestDiesWithItsParent(t *testing.T) {
 // TestDirectKernel boots the agent's kernel and an initramfs of ours with a small
 // init: what the payload package writes is what that kernel can start.
 func TestDirectKernel(t *testing.T) {
-	tools := find(t)
 	kernel, err := payload.Payload{}.Kernel()
 	if err != nil {
 		t.Skip(err)
 	}
-	s := plain(t.TempDir())
+	labtest.QEMU(t)
+	var s qemu.Spec
 	s.Kernel, s.Initrd, s.Cmdline = bootFiles(t, kernel)
-	vm, scr, end := start(t, tools, s)
-	scr.wait(t, vm, "hello from pid 1")
+	vm := labtest.VM(t, s)
+	vm.Shows(t, "hello from pid 1")
 	if _, err := vm.Write([]byte("typed\n")); err != nil {
 		t.Fatal(err)
 	}
-	scr.wait(t, vm, `read "typed"`)
-	if err := end(); err != nil {
+	vm.Shows(t, `read "typed"`)
+	if err := vm.Ends(t); err != nil {
 		t.Errorf("Run = %v after the system powered off, want nil", err)
+	}
+}
+
+// spec is a machine that New accepts.
+func spec(t *testing.T) qemu.Spec {
+	return qemu.Spec{
+		Name: "vm-1", Dir: t.TempDir(), Memory: 256 << 20, CPUs: 1, Accel: "tcg",
+		MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1},
 	}
 }
 
@@ -329,35 +227,30 @@ func bootFiles(t *testing.T, kernel []byte) (kernelPath, initrdPath, cmdline str
 // without rights, with either firmware. The script asks for one more address and
 // says who it is.
 func TestUserNetwork(t *testing.T) {
-	tools := find(t)
 	for _, firmware := range []string{"bios", "uefi"} {
 		t.Run(firmware, func(t *testing.T) {
-			s := plain(t.TempDir())
-			s.UEFI, s.UUID = firmware == "uefi", "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
-			if s.UEFI && tools.Code == "" {
-				t.Skip("OVMF is not installed: " + Install)
-			}
+			s := qemu.Spec{UEFI: firmware == "uefi", UUID: "6ba7b810-9dad-41d1-80b4-00c04fd430c8"}
 			said := make(chan string, 1)
 			s.Boot = serveScript(t, said)
-			vm, scr, end := start(t, tools, s)
+			vm := labtest.VM(t, s)
 			select {
 			case got := <-said:
 				if want := firmwareName[firmware] + " 52:54:00:00:00:01 " + s.UUID; got != want {
 					t.Errorf("the script said %q, want %q", got, want)
 				}
 			case <-vm.Done():
-				t.Fatalf("the machine is off; console:\n%s", scr)
-			case <-time.After(patience):
-				t.Fatalf("no script in %v; console:\n%s", patience, scr)
+				t.Fatal("the machine is off and did not say anything")
+			case <-time.After(labtest.Patience):
+				t.Fatalf("no script in %v", labtest.Patience)
 			}
 			// The ROM's words are in the machine's log.
-			if log := scr.String(); !strings.Contains(log, "iPXE") {
+			if log := vm.Console.String(); !strings.Contains(log, "iPXE") {
 				t.Errorf("no word of the ROM on the console:\n%s", log)
 			}
 			if err := vm.PowerOff(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if err := end(); err != nil {
+			if err := vm.Ends(t); err != nil {
 				t.Error(err)
 			}
 		})
