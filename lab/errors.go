@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+
+	"carte/lab/chunk"
 )
 
 // The kinds of error that callers switch on. Everything else is a failure of the machine that carte runs on.
@@ -13,7 +15,7 @@ var (
 	ErrInvalid     = errors.New("not valid")
 	ErrRefused     = errors.New("refused")            // by a contract or a guard
 	ErrConfirm     = errors.New("needs confirmation") // by typing the name of what is destroyed
-	ErrDamaged     = errors.New("damaged")
+	ErrDamaged     = chunk.ErrDamaged
 	ErrDenied      = errors.New("not allowed") // a token or key that does not fit
 	ErrUnreachable = errors.New("not reachable")
 )

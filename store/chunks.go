@@ -182,7 +182,7 @@ func (c *Chunks) Get(id chunk.ID, dst []byte) ([]byte, error) {
 		c.mu.Lock()
 		c.bad[id] = true
 		c.mu.Unlock()
-		return nil, damaged(err)
+		return nil, err
 	}
 	return b, nil
 }
@@ -199,10 +199,3 @@ func (c *Chunks) Close() error {
 	}
 	return all
 }
-
-// damagedError marks an error of lab/chunk with the lab's kind, without saying it twice.
-type damagedError struct{ error }
-
-func damaged(err error) error { return damagedError{err} }
-
-func (e damagedError) Unwrap() []error { return []error{e.error, lab.ErrDamaged} }

@@ -68,7 +68,7 @@ func (c *Chunks) export(ctx context.Context, root chunk.ID, progress func(int64)
 				return fmt.Errorf("export %v at byte %d: %w", root, off, err)
 			}
 			if len(b) != n {
-				return damaged(fmt.Errorf("export %v at byte %d: chunk of %d bytes, want %d", root, off, len(b), n))
+				return fmt.Errorf("export %v at byte %d: chunk of %d bytes, want %d: %w", root, off, len(b), n, lab.ErrDamaged)
 			}
 		}
 		if err := write(b, off, n); err != nil {

@@ -58,7 +58,7 @@ func (r *imageReader) load(i int) error {
 	r.have = -1
 	b, err := r.c.Get(r.m.IDs[i], r.buf)
 	if err == nil && len(b) != r.m.Len(i) {
-		err = damaged(fmt.Errorf("chunk of %d bytes, want %d", len(b), r.m.Len(i)))
+		err = fmt.Errorf("chunk of %d bytes, want %d: %w", len(b), r.m.Len(i), lab.ErrDamaged)
 	}
 	if err != nil {
 		return fmt.Errorf("read at byte %d: %w", int64(i)*chunk.Size, err)

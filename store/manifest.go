@@ -52,10 +52,10 @@ func (c *Chunks) Manifest(root chunk.ID) (chunk.Manifest, error) {
 	}
 	m, err := chunk.Decode(b)
 	if err != nil {
-		return chunk.Manifest{}, damaged(fmt.Errorf("%s: %w", c.manifestPath(root), err))
+		return chunk.Manifest{}, fmt.Errorf("%s: %w", c.manifestPath(root), err)
 	}
 	if got := m.Root(); got != root {
-		return chunk.Manifest{}, damaged(fmt.Errorf("%s: its content hashes to %v", c.manifestPath(root), got))
+		return chunk.Manifest{}, fmt.Errorf("%s: its content hashes to %v: %w", c.manifestPath(root), got, lab.ErrDamaged)
 	}
 	return m, nil
 }
@@ -130,8 +130,8 @@ func (c *Chunks) Verify(ctx context.Context, root chunk.ID, progress func(done, 
 		}
 	}
 	if count > 0 {
-		return damaged(fmt.Errorf("version %v: %d of %d chunks are damaged or missing (%s); import the same file again to mend them",
-			root, count, len(first), strings.Join(slices.Clip(found), ", ")))
+		return fmt.Errorf("version %v: %d of %d chunks are damaged or missing (%s); import the same file again to mend them: %w",
+			root, count, len(first), strings.Join(slices.Clip(found), ", "), lab.ErrDamaged)
 	}
 	return nil
 }

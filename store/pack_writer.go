@@ -69,7 +69,7 @@ func (w *Writer) Put(id chunk.ID, stored []byte) (fresh bool, err error) {
 	buf := storedBuffers.Get().(*[]byte)
 	defer storedBuffers.Put(buf)
 	if _, err := chunk.UnpackAny(*buf, stored, id); err != nil {
-		return false, damaged(err)
+		return false, err
 	}
 	if !w.claim(id) {
 		return false, nil
