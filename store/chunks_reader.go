@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 
+	"carte/lab"
 	"carte/lab/chunk"
 )
 
