@@ -13,6 +13,7 @@ import (
 	"carte/netboot/qemu"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/vishvananda/netlink"
 )
 
 var serverAddr = netip.MustParsePrefix("10.77.0.1/24")
@@ -120,6 +121,41 @@ func TestClients(t *testing.T) {
 				}
 			})
 		}
+	})
+}
+
+// A tap interface is the wire of a machine that is to be on a real network.
+func TestTap(t *testing.T) {
+	labtest.Netns(t, func(t *testing.T) {
+		labtest.QEMU(t)
+		tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+		if err != nil {
+			t.Skipf("no tap interfaces here: %v", err)
+		}
+		if err := tun.Close(); err != nil {
+			t.Fatal(err)
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "tap0"
+		tap := &netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TAP}
+		if err := netlink.LinkAdd(tap); err != nil {
+			t.Fatal(err)
+		}
+		wire := labtest.NewWire(t, "lab0", serverAddr)
+		bridge, err := netlink.LinkByName(wire.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(netlink.LinkSetMaster(tap, bridge), netlink.LinkSetUp(tap)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.ListenPacket("udp4", ":67")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		labtest.VM(t, qemu.Spec{Wire: qemu.Wire{Tap: "tap0"}})
+		discover(t, c)
 	})
 }
 
