@@ -1,0 +1,121 @@
+package remote
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"carte/lab"
+)
+
+// stepEvery is how often something long says how far it is.
+const stepEvery = 100 * time.Millisecond
+
+// steps writes lines of JSON while something long goes on. Its methods may be called from any goroutine.
+type steps struct {
+	mu   sync.Mutex
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	last time.Time
+}
+
+func newSteps(w http.ResponseWriter) *steps {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	return &steps{w: w, rc: http.NewResponseController(w)}
+}
+
+// progress tells how far it is, not too often.
+func (s *steps) progress(done, of int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); now.Sub(s.last) >= stepEvery {
+		s.last = now
+		s.write(step{Done: done, Of: of})
+	}
+}
+
+func (s *steps) end(last step) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.write(last)
+}
+
+// write does not report errors: a client that is gone ends the request's context, and with it the work.
+func (s *steps) write(x step) {
+	if json.NewEncoder(s.w).Encode(x) == nil {
+		s.rc.Flush()
+	}
+}
+
+func (s *Server) importImage(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	for name := range q {
+		switch name {
+		case "name", "kind", "form", "message", "author", "file":
+		default:
+			s.refuse(w, fmt.Errorf("import: parameter %q: %w", name, lab.ErrInvalid))
+			return
+		}
+	}
+	i := lab.Import{Name: q.Get("name"), Kind: q.Get("kind"), Form: lab.Form(q.Get("form")), Message: q.Get("message"), Author: q.Get("author"), File: q.Get("file")}
+	// The answer begins before the image has arrived.
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		s.refuse(w, fmt.Errorf("import %s: %w", i.Name, err))
+		return
+	}
+	out := newSteps(w)
+	got, err := s.Desk.Import(r.Context(), r.Body, i, func(done int64) { out.progress(done, 0) })
+	if err != nil {
+		out.end(step{Error: ErrorOf(s.explain(err))})
+		return
+	}
+	out.end(step{Imported: &got, Done: got.Version.Bytes})
+}
+
+func (s *Server) export(w http.ResponseWriter, r *http.Request) {
+	ref, err := lab.ParseRef(r.FormValue("ref"))
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	snap, err := s.Desk.Watch(r.Context(), 0)
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	v, err := snap.Version(ref)
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set(headerBytes, strconv.FormatInt(v.Bytes, 10))
+	w.Header().Set("Trailer", trailerResult)
+	result := resultOK
+	if err := s.Desk.Export(r.Context(), v.Ref(), w, nil); err != nil {
+		text, encErr := json.Marshal(failed{ErrorOf(s.explain(err))})
+		if encErr != nil {
+			panic(http.ErrAbortHandler) // the client sees a cut stream
+		}
+		result = string(text)
+	}
+	w.Header().Set(trailerResult, result)
+}
+
+func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
+	ref, err := lab.ParseRef(r.FormValue("ref"))
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	out := newSteps(w)
+	err = s.Desk.Verify(r.Context(), ref, out.progress)
+	if err != nil {
+		out.end(step{Error: ErrorOf(s.explain(err))})
+		return
+	}
+	out.end(step{OK: true})
+}
