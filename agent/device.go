@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"carte/lab"
+)
+
+// A Disk is what a flash reads and writes: a block device, or in tests a plain file. All methods but Close may be called
+// from any number of goroutines; places and lengths are in bytes and may be odd, if only at the end of an image.
+type Disk interface {
+	io.ReaderAt // reads all of the slice or returns an error
+	io.WriterAt
+	Size() int64             // never changes while open
+	Block() int              // the size of a block, a power of two
+	Zero(off, n int64) error // afterwards those bytes read as zeros
+	Sync() error             // returns when all that was written is on the medium
+	Forget() error           // what is read from now on comes from the medium, not from memory
+	Close() error
+}
+
+// device is a Disk over a file descriptor.
+type device struct {
+	file   *os.File
+	direct *os.File // a second, read-only descriptor that goes past the kernel's cache; nil for files
+	size   int64
+	block  int
+}
+
+// OpenFile opens a plain file as a disk of the file's size, with blocks of 512 bytes. It is for tests and for machines
+// that are made of files. The caller closes it.
+func OpenFile(path string) (Disk, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a plain file: %w", path, lab.ErrRefused)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &device{file: f, size: st.Size(), block: 512}, nil
+}
+
+// openDevice opens a block device for writing, alone: the kernel refuses when something on it is mounted or otherwise in
+// use. number is the device number that sysfs has for the disk that was looked for; a node that leads elsewhere is
+// refused.
+func openDevice(path, number string) (_ Disk, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
+	if err != nil {
+		return nil, err
+	}
+	d := &device{file: f}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err
+	}
+	if got := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)); st.Mode&unix.S_IFMT != unix.S_IFBLK || got != number {
+		return nil, fmt.Errorf("%s is device %s and should be %s: %w", path, got, number, lab.ErrRefused)
+	}
+	var size uint64
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size))); e != 0 {
+		return nil, fmt.Errorf("size of %s: %w", path, e)
+	}
+	block, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
+	if err != nil {
+		return nil, fmt.Errorf("block size of %s: %w", path, err)
+	}
+	d.size, d.block = int64(size), block
+	if d.direct, err = os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *device) Size() int64                              { return d.size }
+func (d *device) Block() int                               { return d.block }
+func (d *device) WriteAt(b []byte, off int64) (int, error) { return d.file.WriteAt(b, off) }
+
+// ReadAt reads directly where place, length and memory allow it. Direct reads of a device flush what was written there
+// through the cache first, so both ways see the same.
+func (d *device) ReadAt(b []byte, off int64) (int, error) {
+	mask := int64(d.block - 1)
+	if d.direct == nil || (off|int64(len(b)))&mask != 0 || len(b) == 0 || int64(uintptr(unsafe.Pointer(&b[0])))&mask != 0 {
+		return d.file.ReadAt(b, off)
+	}
+	return d.direct.ReadAt(b, off)
+}
+
+// Zero gives the range back to the disk or file system where that promises zeros, has the device make zeros itself
+// otherwise, and writes them where it cannot.
+func (d *device) Zero(off, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	mask := int64(d.block - 1)
+	if whole := n &^ mask; off&mask == 0 && whole > 0 {
+		if err := d.zeroBlocks(off, whole); err != nil {
+			return err
+		}
+		off, n = off+whole, n-whole
+	}
+	return d.writeZeros(off, n)
+}
+
+func (d *device) zeroBlocks(off, n int64) error {
+	err := unix.Fallocate(int(d.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	if err == nil || errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOSPC) {
+		return err
+	}
+	if d.direct != nil {
+		span := [2]uint64{uint64(off), uint64(n)}
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, d.file.Fd(), unix.BLKZEROOUT, uintptr(unsafe.Pointer(&span))); e == 0 {
+			return nil
+		}
+	}
+	return d.writeZeros(off, n)
+}
+
+func (d *device) writeZeros(off, n int64) error {
+	zero := make([]byte, min(n, 1<<20))
+	for n > 0 {
+		b := zero[:min(n, int64(len(zero)))]
+		if _, err := d.file.WriteAt(b, off); err != nil {
+			return err
+		}
+		off, n = off+int64(len(b)), n-int64(len(b))
+	}
+	return nil
+}
+
+func (d *device) Sync() error { return d.file.Sync() }
+
+// Forget drops clean pages; it is called after Sync, when all are.
+func (d *device) Forget() error {
+	if d.direct != nil {
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, d.file.Fd(), unix.BLKFLSBUF, 0); e != 0 {
+			return fmt.Errorf("drop its cache: %w", e)
+		}
+		return nil
+	}
+	return unix.Fadvise(int(d.file.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+func (d *device) Close() error {
+	err := d.file.Close()
+	if d.direct != nil {
+		err = errors.Join(err, d.direct.Close())
+	}
+	return err
+}

@@ -1,0 +1,233 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"carte/lab"
+	"carte/lab/chunk"
+)
+
+const (
+	fetchers  = 4        // requests at a time; each writes what it fetched
+	batchIDs  = 64       // chunks in a request: 16 MiB at most, a few seconds on a slow wire
+	damages   = 3        // how often a chunk may come damaged
+	grain     = 4096     // what is compared before it is written, in bytes
+	zeroAtMax = 32 << 20 // bytes that are zeroed in one call, so that a call back is not kept waiting
+)
+
+// transfer changes the disk. The first thing it does is to wait until the server knows.
+func (f *flash) transfer(ctx context.Context, t todo) error {
+	first := lab.RungWrite
+	if t.fetch {
+		first = lab.RungFetch
+	}
+	if err := f.reach(ctx, t.write+t.zero, lab.Report{Rung: first, Writing: true}); err != nil {
+		return err
+	}
+	b := &batches{f: f}
+	fetcher := func(ctx context.Context) error {
+		for {
+			ids, places := b.next()
+			if len(ids) == 0 {
+				return nil
+			}
+			if err := f.fetch(ctx, ids, places); err != nil {
+				return err
+			}
+		}
+	}
+	if err := append(together(fetchers, fetcher), f.zeros).Run(ctx); err != nil {
+		return err
+	}
+	for _, x := range f.tables {
+		if !x.differs {
+			continue
+		}
+		if err := f.writeAt(x.data, x.off); err != nil {
+			return fmt.Errorf("%s: %w", x.what, err)
+		}
+		f.gauge.done.Add(int64(len(x.data)))
+	}
+	if err := f.disk.Sync(); err != nil {
+		return fmt.Errorf("write disk %s: it did not keep what was written to it: %w", f.orders.Disk, err)
+	}
+	return nil
+}
+
+// place is where a chunk belongs.
+type place struct {
+	p *part
+	i int
+}
+
+// batches hands out what is to be fetched, in the order of the disk, each chunk of a batch once however often it occurs
+// in it.
+type batches struct {
+	f    *flash
+	mu   sync.Mutex
+	part int
+	i    int
+}
+
+func (b *batches) next() (ids []chunk.ID, places map[chunk.ID][]place) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	places = map[chunk.ID][]place{}
+	for ; b.part < len(b.f.parts); b.part, b.i = b.part+1, 0 {
+		for p := &b.f.parts[b.part]; b.i < len(p.IDs); b.i++ {
+			id := p.IDs[b.i]
+			if p.state[b.i] == same || id.IsZero() {
+				continue
+			}
+			if places[id] == nil {
+				if len(ids) == batchIDs {
+					return ids, places
+				}
+				ids = append(ids, id)
+			}
+			places[id] = append(places[id], place{p, b.i})
+		}
+	}
+	return ids, places
+}
+
+// fetch gets chunks and writes them where they belong. What a cut connection has brought is kept; only the rest is
+// asked for again.
+func (f *flash) fetch(ctx context.Context, ids []chunk.ID, places map[chunk.ID][]place) error {
+	w := &writer{flash: f, old: aligned(chunk.Size)}
+	damaged := map[chunk.ID]int{}
+	for len(ids) > 0 {
+		err := f.client.patiently(ctx, "chunks", tries, func(ctx context.Context) error {
+			got, err := f.client.chunks(ctx, ids, func(id chunk.ID, stored []byte) error {
+				if err := ctx.Err(); err != nil {
+					return context.Cause(ctx)
+				}
+				return w.write(ctx, id, stored, places[id])
+			})
+			ids = ids[got:]
+			if got > 0 && errors.Is(err, errAway) {
+				return nil // it goes on; begin to count anew
+			}
+			return err
+		})
+		switch {
+		case err == nil:
+		case ctx.Err() == nil && errors.Is(err, chunk.ErrDamaged) && len(ids) > 0:
+			at, _ := places[ids[0]][0].p.at(places[ids[0]][0].i)
+			if damaged[ids[0]]++; damaged[ids[0]] == damages {
+				return fmt.Errorf("chunk %v for byte %d came damaged %d times, it was not written: %w; carte image verify tells more: %w", ids[0], at, damages, err, lab.ErrDamaged)
+			}
+			f.say("chunk %v for byte %d came damaged and was not written; it is fetched again: %v", ids[0], at, err)
+			if err := sleep(ctx, f.client.pause); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("fetch: %w", err)
+		}
+	}
+	return nil
+}
+
+// writer proves and writes chunks, one after another.
+type writer struct {
+	*flash
+	raw []byte // proven content; written from here
+	old []byte // what the disk has in its place
+}
+
+func (w *writer) write(ctx context.Context, id chunk.ID, stored []byte, places []place) (err error) {
+	w.fetched.Add(int64(len(stored)))
+	w.raw, err = chunk.Unpack(w.raw, stored, id, places[0].p.Len(places[0].i))
+	if err != nil {
+		return err
+	}
+	if err := w.begin(ctx); err != nil {
+		return err
+	}
+	for _, at := range places {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		off, n := at.p.at(at.i)
+		if n != len(w.raw) {
+			return fmt.Errorf("byte %d: %d bytes of chunk %v belong here, it has %d: %w", off, n, id, len(w.raw), lab.ErrDamaged)
+		}
+		if err := w.differing(off, at.p.state[at.i]); err != nil {
+			return err
+		}
+		w.gauge.done.Add(int64(n))
+	}
+	return nil
+}
+
+// begin tells that the first chunk is about to be written.
+func (w *writer) begin(ctx context.Context) error {
+	if !w.gauge.rename(lab.RungFetch, lab.RungWrite) {
+		return nil // another one told
+	}
+	return w.tell(ctx, lab.Report{Rung: lab.RungWrite})
+}
+
+// differing writes w.raw at off, without the blocks that the disk has already.
+func (w *writer) differing(off int64, s state) error {
+	if s == other && w.scrub {
+		return w.writeAt(w.raw, off)
+	}
+	old := w.old[:len(w.raw)]
+	if s == blank {
+		clear(old)
+	} else if err := w.readAt(old, off); err != nil {
+		return err
+	}
+	step := max(grain, w.disk.Block())
+	for from := 0; from < len(old); {
+		to := min(from+step, len(old))
+		if bytes.Equal(old[from:to], w.raw[from:to]) {
+			from = to
+			continue
+		}
+		for to < len(old) { // one write for blocks that follow one another
+			next := min(to+step, len(old))
+			if bytes.Equal(old[to:next], w.raw[to:next]) {
+				break
+			}
+			to = next
+		}
+		if err := w.writeAt(w.raw[from:to], off+int64(from)); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+// zeros makes zero what the plan has as zeros and the disk has not.
+func (f *flash) zeros(ctx context.Context) error {
+	for k := range f.parts {
+		p := &f.parts[k]
+		for i := 0; i < len(p.IDs); {
+			off, n := p.at(i)
+			i++
+			if p.state[i-1] == same || !p.IDs[i-1].IsZero() {
+				continue
+			}
+			run := int64(n)
+			for ; i < len(p.IDs) && p.state[i] != same && p.IDs[i].IsZero() && run < zeroAtMax; i++ {
+				run += int64(p.Len(i))
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err := f.disk.Zero(off, run); err != nil {
+				return fmt.Errorf("zero disk %s at byte %d: %w", f.orders.Disk, off, err)
+			}
+			f.zeroed.Add(run)
+			f.gauge.done.Add(run)
+		}
+	}
+	return nil
+}

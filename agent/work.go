@@ -1,0 +1,206 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"carte/lab"
+)
+
+// work is one boot: what it moved, how far it is, and the one who tells the server.
+type work struct {
+	*session
+	orders                         lab.Orders
+	read, fetched, written, zeroed atomic.Int64 // as in lab.Moved
+
+	telling sync.Mutex // one report at a time, so that they arrive in order
+	gauge   gauge
+}
+
+// revoked is the error that says that the server calls the boot back.
+type revoked struct{ why string }
+
+func (r *revoked) Error() string { return r.why }
+
+// gauge measures the progress on the rung that the boot is on.
+type gauge struct {
+	done atomic.Int64 // bytes
+
+	mu   sync.Mutex
+	rung lab.Rung
+	of   int64
+	last int64 // done at the time of at
+	at   time.Time
+	rate float64
+}
+
+func (g *gauge) enter(r lab.Rung, of int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rung, g.of, g.last, g.at, g.rate = r, of, 0, time.Now(), 0
+	g.done.Store(0)
+}
+
+// rename makes one rung another without beginning to count anew; it reports whether the rung was the one.
+func (g *gauge) rename(from, to lab.Rung) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.rung != from {
+		return false
+	}
+	g.rung = to
+	return true
+}
+
+// progress returns how far it is. The rate is an average that forgets half of the past at every call.
+func (g *gauge) progress() lab.Progress {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	done, now := g.done.Load(), time.Now()
+	if d := now.Sub(g.at).Seconds(); d > 0.05 && g.of > 0 {
+		rate := float64(done-g.last) / d
+		if g.rate > 0 {
+			rate = (rate + g.rate) / 2
+		}
+		g.last, g.at, g.rate = done, now, rate
+	}
+	return lab.Progress{Rung: g.rung, Done: done, Of: g.of, Rate: g.rate}
+}
+
+// tell sends a report, filled in with what is counted, and waits until the server has it. A reply that calls the boot
+// back becomes an error.
+func (w *work) tell(ctx context.Context, r lab.Report) error {
+	w.telling.Lock()
+	defer w.telling.Unlock()
+	lines, mark := w.unsaid()
+	r.Boot, r.Lines, r.Progress = w.orders.Boot, lines, w.gauge.progress()
+	if r.Rung == "" {
+		r.Rung = r.Progress.Rung
+	}
+	r.Moved = lab.Moved{Read: w.read.Load(), Fetched: w.fetched.Load(), Written: w.written.Load(), Zeroed: w.zeroed.Load()}
+	for _, x := range w.orders.Writes {
+		r.Moved.Total += x.Bytes
+	}
+	reply, err := w.client.report(ctx, r)
+	if err != nil {
+		return err
+	}
+	w.said(mark)
+	if reply.Revoke != "" {
+		return &revoked{reply.Revoke}
+	}
+	return nil
+}
+
+// reach tells that the boot has reached a rung on which it will move of bytes.
+func (w *work) reach(ctx context.Context, of int64, r lab.Report) error {
+	w.gauge.enter(r.Rung, of)
+	return w.tell(ctx, r)
+}
+
+// pulse reports in regular intervals. It ends when the boot is called back, or is no longer ours, or with ctx.
+func (w *work) pulse(ctx context.Context) error {
+	t := time.NewTicker(w.Interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if err := w.tell(ctx, lab.Report{}); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// boot carries out orders to boot. It returns nil when the user's system was started, *revoked when the server called
+// the boot back, and *Ended when it failed and the server knows.
+func (s *session) boot(ctx context.Context, o lab.Orders) error {
+	w := &work{session: s, orders: o}
+	began := time.Now()
+	s.say("this is %s; boot %d: %s onto disk %s", o.Machine, o.Boot, o.Stack, o.Disk)
+	err := group{w.pulse, func(ctx context.Context) error {
+		if err := w.climb(ctx); err != nil {
+			return err
+		}
+		return errDone
+	}}.Run(ctx)
+	if err == nil {
+		s.say("boot %d: %s starts after %.1f s", o.Boot, o.Stack, time.Since(began).Seconds())
+		return s.Handover(ctx, o)
+	}
+	return w.fail(ctx, err)
+}
+
+// climb takes the boot from its orders to the server's leave to start the user's system.
+func (w *work) climb(ctx context.Context) error {
+	if err := w.reach(ctx, 0, lab.Report{Rung: lab.RungProbe}); err != nil {
+		return err
+	}
+	if err := w.flash(ctx); err != nil {
+		return err
+	}
+	if w.Prepare != nil {
+		if err := w.Prepare(ctx, w.orders); err != nil {
+			return fmt.Errorf("prepare the start: %w", err)
+		}
+	}
+	return w.reach(ctx, 0, lab.Report{Rung: lab.RungHandover})
+}
+
+// flash opens the disk, makes it equal to the orders, and closes it.
+func (w *work) flash(ctx context.Context) (err error) {
+	f, err := w.newFlash(ctx)
+	if err != nil {
+		return err
+	}
+	f.disk, err = w.OpenDisk(w.orders.Disk)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := f.disk.Close(); e != nil && err == nil {
+			err = fmt.Errorf("close disk %s: %w", w.orders.Disk, e)
+		}
+	}()
+	return f.run(ctx)
+}
+
+// fail tells the server how the boot ended. Nothing is being written any more when it is called.
+func (w *work) fail(ctx context.Context, err error) error {
+	if ctx.Err() != nil || errors.Is(err, lab.ErrDenied) {
+		return err
+	}
+	if c := (*crash)(nil); errors.As(err, &c) {
+		w.say("%s", c.stack)
+	}
+	r := lab.Report{Error: err.Error(), Fatal: hopeless(err)}
+	why := (*revoked)(nil)
+	if errors.As(err, &why) {
+		w.say("boot %d is called back: %s; nothing is being written any more", w.orders.Boot, why.why)
+		r = lab.Report{Revoked: true}
+	} else {
+		w.say("boot %d FAILED: %v", w.orders.Boot, err)
+	}
+	if told := w.tell(ctx, r); told != nil && !errors.As(told, new(*revoked)) {
+		if ctx.Err() != nil {
+			return told
+		}
+		return fmt.Errorf("%w (and the server did not take the report: %w)", err, told)
+	}
+	if why != nil {
+		return why
+	}
+	return &Ended{Err: err, Again: !r.Fatal}
+}
+
+// hopeless says whether trying the same again cannot help: orders that this agent cannot carry out. An agent with a bug
+// may well get further next time.
+func hopeless(err error) bool {
+	return errors.Is(err, lab.ErrInvalid) || errors.Is(err, lab.ErrRefused)
+}
