@@ -31,6 +31,9 @@ type Config struct {
 	Book   Book
 	Now    func() time.Time // the wall clock
 	Secret []byte           // at least 16 random bytes that survive restarts; boot tokens are derived from it
+	// Still opens the lab for a verb or a look while nobody serves it: no time passes, nothing starts and nothing ends by
+	// itself, so that looking writes nothing.
+	Still bool
 }
 
 // Lab is the one door to the lab's state. Its methods may be called from any goroutine.
@@ -38,6 +41,7 @@ type Lab struct {
 	book   Book
 	now    func() time.Time
 	secret []byte
+	still  bool
 	logs   logs
 
 	mu      sync.Mutex
@@ -57,8 +61,11 @@ func Open(ctx context.Context, c Config) (*Lab, error) {
 	}
 	s.fill()
 	s.Rev = uint64(c.Now().UnixMilli()) // newer than any that a watcher had from an earlier run
-	l := &Lab{book: c.Book, now: c.Now, secret: c.Secret, state: s, changed: make(chan struct{})}
+	l := &Lab{book: c.Book, now: c.Now, secret: c.Secret, still: c.Still, state: s, changed: make(chan struct{})}
 	l.logs.init()
+	if c.Still {
+		return l, nil
+	}
 	if _, err := l.do(ctx, restarted); err != nil {
 		return nil, fmt.Errorf("settle the boots of the last run: %w", err)
 	}
@@ -73,7 +80,9 @@ func (l *Lab) do(ctx context.Context, decide func(*draft) error) ([]Change, erro
 	if err := decide(d); err != nil {
 		return nil, err
 	}
-	settle(d)
+	if !l.still {
+		settle(d)
+	}
 	if len(d.changes) == 0 {
 		return nil, nil
 	}
