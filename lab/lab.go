@@ -104,6 +104,14 @@ func (l *Lab) Say(ctx context.Context, v Verb) (Changed, error) {
 	return changedBy(changes), err
 }
 
+// Check says whether a verb would be refused just now. Nothing follows from it.
+func (l *Lab) Check(v Verb) error {
+	l.mu.Lock()
+	d := &draft{Snapshot: l.state, at: l.now().UTC().Truncate(time.Millisecond)}
+	l.mu.Unlock()
+	return v.decide(d)
+}
+
 // Watch returns the lab as soon as it is newer than revision after, or the context's error. Snapshots are shared and
 // must not be written to.
 func (l *Lab) Watch(ctx context.Context, after uint64) (Snapshot, error) {

@@ -85,6 +85,7 @@ func macStrings(macs []MAC) []string {
 // Virtual describes a machine that carte runs itself, under QEMU.
 type Virtual struct {
 	DiskBytes   int64    `json:"disk_bytes"`
+	Serial      string   `json:"serial"` // of its disk; set when the machine is added
 	MemoryBytes int64    `json:"memory_bytes"`
 	CPUs        int      `json:"cpus"`
 	Firmware    Firmware `json:"firmware"`

@@ -2,10 +2,8 @@ package power
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"net"
 	"path/filepath"
 	"sync"
@@ -242,7 +240,7 @@ func (q *QEMU) spec(ctx context.Context, m lab.Machine) (qemu.Spec, qemu.Tools, 
 		Name: m.Label(), Dir: filepath.Join(q.Dir, fmt.Sprint(m.ID)),
 		Disk: m.Virtual.DiskBytes, Memory: m.Virtual.MemoryBytes, CPUs: m.Virtual.CPUs,
 		UEFI: m.Virtual.Firmware == lab.UEFI,
-		MAC:  mac, Serial: serial(m), UUID: m.UUID, Accel: accel,
+		MAC:  mac, Serial: m.Virtual.Serial, UUID: m.UUID, Accel: accel,
 	}
 	if wire := m.Virtual.Wire; wire != "" && wire != "user" {
 		s.Wire.Tap = wire
@@ -250,20 +248,6 @@ func (q *QEMU) spec(ctx context.Context, m lab.Machine) (qemu.Spec, qemu.Tools, 
 		s.Boot = q.Boot(m)
 	}
 	return s, tools, nil
-}
-
-// serial is the serial number of m's disk: the one that was armed from birth, so
-// that the agent finds the disk that may be written. A machine whose disk was
-// disarmed since gets one that is armed nowhere.
-func serial(m lab.Machine) string {
-	for _, a := range m.Arms {
-		if a.Bytes == m.Virtual.DiskBytes && a.Serial != "" {
-			return a.Serial
-		}
-	}
-	h := fnv.New32a()
-	h.Write([]byte(m.UUID))
-	return "carte-" + hex.EncodeToString(h.Sum(nil))
 }
 
 // found looks for QEMU once it is needed, and remembers it once it was there.

@@ -1,0 +1,195 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"carte/lab"
+	"carte/lab/chunk"
+	"carte/store/media"
+)
+
+// Desk is a lab with its bytes at hand: all that a person can do, in the process that holds the state. Looks are what the
+// doctor asks besides the store itself.
+type Desk struct {
+	*lab.Lab
+	State *State
+	Looks []func(context.Context) []lab.Finding
+}
+
+var _ lab.Desk = (*Desk)(nil)
+
+// Import reads an image to its end, keeps its chunks, and says the one verb that makes it a version. Whatever goes wrong
+// before that leaves nothing that anybody can see.
+func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress func(done int64)) (lab.Imported, error) {
+	begin := time.Now()
+	v := lab.AddVersion{Version: lab.Version{Image: i.Name, Message: lab.Clean(i.Message), Author: lab.Clean(i.Author)}, Kind: i.Kind, Form: i.Form}
+	trial := v
+	trial.Root, trial.Bytes = chunk.ID{1}, 1
+	if err := d.Lab.Check(trial); err != nil { // what can be refused before the bytes are read is
+		return lab.Imported{}, err
+	}
+	name := i.File
+	if name == "" || name == "-" {
+		name = "standard input"
+	}
+	src, err := media.OpenReader(ctx, r, name, d.State.Temp())
+	if err != nil {
+		return lab.Imported{}, fmt.Errorf("import %s: %w", i.Name, err)
+	}
+	defer src.Close()
+	if strings.HasPrefix(src.Format, "tar") {
+		return lab.Imported{}, fmt.Errorf("import %s: %s is a tar archive, and carte takes whole disks and ext4 file systems: %w", i.Name, name, lab.ErrInvalid)
+	}
+	m, stats, err := d.State.Chunks.Import(ctx, src, func(int64) {
+		if progress != nil {
+			progress(src.Consumed())
+		}
+	})
+	if err != nil {
+		return lab.Imported{}, fmt.Errorf("import %s: %w", i.Name, err)
+	}
+	v.Root, v.Bytes, v.Content, v.Stored = m.Root(), m.Size, m.Content(), stats.New
+	facts, err := d.sniff(v)
+	if err != nil {
+		return lab.Imported{}, err
+	}
+	v.Found = lab.Clean(facts.String())
+	changed, err := d.Lab.Say(ctx, v)
+	if err != nil {
+		return lab.Imported{}, err
+	}
+	out := lab.Imported{Same: len(changed.Versions) == 0, Format: src.Format, New: stats.New, Seconds: time.Since(begin).Seconds()}
+	if !out.Same {
+		out.Version = changed.Versions[0]
+		return out, nil
+	}
+	s, err := d.Lab.Watch(ctx, 0)
+	if err == nil {
+		out.Version, err = s.Version(lab.Ref{Name: i.Name})
+	}
+	return out, err
+}
+
+// sniff looks into what was imported. A tree must be a file system that the agent can mount.
+func (d *Desk) sniff(v lab.AddVersion) (media.Facts, error) {
+	r, err := d.State.Chunks.Reader(v.Root)
+	if err != nil {
+		return media.Facts{}, err
+	}
+	facts, err := media.Sniff(r, v.Bytes)
+	if err != nil {
+		return media.Facts{}, fmt.Errorf("look into %s: %w", v.Image, err)
+	}
+	if v.Form == lab.FormTree && facts.Whole.Type != "ext4" {
+		return media.Facts{}, fmt.Errorf("image %s: a tree is one ext4 file system, and this is %s; nothing was added: %w", v.Image, lab.Clean(facts.String()), lab.ErrInvalid)
+	}
+	return facts, nil
+}
+
+// Export writes a version's bytes; into a plain file, without its zeros.
+func (d *Desk) Export(ctx context.Context, ref lab.Ref, w io.Writer, progress func(done, of int64)) error {
+	v, err := d.version(ctx, ref)
+	if err != nil {
+		return err
+	}
+	tell := func(done int64) {
+		if progress != nil {
+			progress(done, v.Bytes)
+		}
+	}
+	if f, ok := w.(*os.File); ok {
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() && st.Size() == 0 {
+			return d.State.Chunks.ExportFile(ctx, v.Root, f, tell)
+		}
+	}
+	return d.State.Chunks.Export(ctx, v.Root, w, tell)
+}
+
+// Verify hashes every chunk of a version again.
+func (d *Desk) Verify(ctx context.Context, ref lab.Ref, progress func(done, of int64)) error {
+	v, err := d.version(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return d.State.Chunks.Verify(ctx, v.Root, progress)
+}
+
+func (d *Desk) version(ctx context.Context, ref lab.Ref) (lab.Version, error) {
+	s, err := d.Lab.Watch(ctx, 0)
+	if err != nil {
+		return lab.Version{}, err
+	}
+	return s.Version(ref)
+}
+
+// roomy is the free space below which the doctor worries.
+const roomy = 5 << 30
+
+// Doctor looks at the store, and at everything in Looks.
+func (d *Desk) Doctor(ctx context.Context) ([]lab.Finding, error) {
+	all := []lab.Finding{d.room(), d.catalogue(ctx), d.manifests(ctx)}
+	for _, look := range d.Looks {
+		all = append(all, look(ctx)...)
+	}
+	return all, ctx.Err()
+}
+
+func (d *Desk) room() lab.Finding {
+	free, err := d.State.Free()
+	if err != nil {
+		return lab.Finding{What: "room for images", Must: true, Why: err.Error()}
+	}
+	f := lab.Finding{What: "room for images", OK: free > roomy, Why: fmt.Sprintf("%s free in %s", lab.Bytes(free), d.State.Dir)}
+	if !f.OK {
+		f.Fix = "carte image rm NAME, or another folder: --state DIR"
+	}
+	return f
+}
+
+func (d *Desk) catalogue(ctx context.Context) lab.Finding {
+	if err := d.State.DB.Check(ctx); err != nil {
+		return lab.Finding{What: "catalogue", Must: true, Why: err.Error(), Fix: "put back a backup of lab.db"}
+	}
+	return lab.Finding{What: "catalogue", OK: true, Must: true, Why: "sound"}
+}
+
+func (d *Desk) manifests(ctx context.Context) lab.Finding {
+	f := lab.Finding{What: "images", Must: true}
+	s, err := d.Lab.Watch(ctx, 0)
+	if err != nil {
+		f.Why = err.Error()
+		return f
+	}
+	var bad bytes.Buffer
+	for _, v := range s.Versions {
+		if _, err := d.State.Chunks.Manifest(v.Root); err != nil {
+			fmt.Fprintf(&bad, "%s: %v; ", v.Ref(), err)
+		}
+	}
+	if bad.Len() > 0 {
+		f.Why, f.Fix = bad.String(), "import these images again"
+		return f
+	}
+	f.OK, f.Why = true, fmt.Sprintf("%d versions, %s on disk", len(s.Versions), lab.Bytes(d.State.Chunks.Total()))
+	return f
+}
+
+// Hold opens a lab's folder and the lab in it. Close the state when it is over.
+func Hold(ctx context.Context, dir string, now func() time.Time) (*Desk, error) {
+	s, err := Open(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: now, Secret: s.Secret})
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return &Desk{Lab: l, State: s}, nil
+}

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"carte/lab"
+)
+
+// State is a lab's folder: the catalogue, the chunks, the secret that boot tokens are made from, and whatever else must
+// survive a restart. Only one process has it open.
+//
+//	lock        held while open; holds the number of the process
+//	lab.db      the catalogue
+//	chunks/     packs and manifests
+//	secret      32 random bytes
+//	tmp/        emptied at every Open
+type State struct {
+	Dir    string
+	DB     *DB
+	Chunks *Chunks
+	Secret []byte
+	lock   *os.File
+}
+
+// Open opens the lab's folder, and makes it where there is none. lab.ErrBusy: another process has it open. Close it.
+func Open(ctx context.Context, dir string) (_ *State, err error) {
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the lab: %w", err)
+	}
+	s := &State{Dir: dir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open the lab in %s: %w", dir, err), s.Close())
+		}
+	}()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if s.lock, err = takeLock(filepath.Join(dir, "lock")); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.RemoveAll(s.Temp()), os.Mkdir(s.Temp(), 0o700)); err != nil {
+		return nil, err
+	}
+	if s.Secret, err = s.File("secret", func() ([]byte, error) {
+		b := make([]byte, 32)
+		_, err := rand.Read(b)
+		return b, err
+	}); err != nil {
+		return nil, err
+	}
+	if s.DB, err = OpenDB(ctx, filepath.Join(dir, "lab.db")); err != nil {
+		return nil, err
+	}
+	s.Chunks, err = OpenChunks(filepath.Join(dir, "chunks"))
+	return s, err
+}
+
+// takeLock holds the lock file until it is closed. The kernel frees it when the process dies, however it dies.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		who, _ := io.ReadAll(io.LimitReader(f, 32))
+		return nil, errors.Join(fmt.Errorf("process %s has it open: %w", lab.Clean(strings.TrimSpace(string(who))), lab.ErrBusy), f.Close())
+	} else if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if _, err := fmt.Fprintf(f, "%d\n", os.Getpid()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Temp is a folder for files that need not survive.
+func (s *State) Temp() string { return filepath.Join(s.Dir, "tmp") }
+
+// File returns the content of a small file of the folder that only its owner can read. Where there is none it is made,
+// durably, from what create returns.
+func (s *State) File(name string, create func() ([]byte, error)) ([]byte, error) {
+	path := filepath.Join(s.Dir, name)
+	b, err := os.ReadFile(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return b, err
+	}
+	if b, err = create(); err != nil {
+		return nil, fmt.Errorf("make %s: %w", name, err)
+	}
+	return b, writeDurably(path, b)
+}
+
+// Free is the room that is left on the disk which holds the lab, in bytes.
+func (s *State) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.Dir, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", s.Dir, err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// Close closes everything and gives up the lock last.
+func (s *State) Close() error {
+	var all error
+	if s.Chunks != nil {
+		all = errors.Join(all, s.Chunks.Close())
+	}
+	if s.DB != nil {
+		all = errors.Join(all, s.DB.Close())
+	}
+	if s.lock != nil {
+		all = errors.Join(all, s.lock.Close())
+	}
+	return all
+}
