@@ -34,7 +34,7 @@ var table = []row{
 	{"carte/agent/demo", nil, "the demo system's one program"},
 	{"carte/agent", []string{"carte/lab", "carte/lab/chunk"}, "what runs on the machine"},
 	{"carte/tui/quiet", nil, "one line that stops the terminal query"},
-	{"carte/tui/cell", nil, "cells of the screen"},
+	{"carte/tui/cell", []string{"carte/lab"}, "cells of the screen"},
 	{"carte/tui/action", []string{"carte/lab"}, "the one table of actions"},
 	{"carte/tui/cli", []string{"carte/lab", "carte/lab/remote", "carte/tui/action"}, "the command line from the same table"},
 	{"carte/tui", []string{"carte/lab", "carte/tui/action", "carte/tui/cell", "carte/tui/quiet"}, "the screen keeps no data"},
