@@ -67,6 +67,9 @@ type Ended struct {
 func (e *Ended) Error() string { return e.Err.Error() }
 func (e *Ended) Unwrap() error { return e.Err }
 
+// discard is a log that nobody reads.
+var discard = slog.New(slog.DiscardHandler)
+
 // session is one claimed agent.
 type session struct {
 	Options
@@ -85,7 +88,7 @@ func Run(ctx context.Context, o Options) error {
 		o.Console = io.Discard
 	}
 	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
+		o.Log = discard
 	}
 	v := &voice{console: o.Console, log: o.Log}
 	c, err := newClient(o, v)

@@ -115,8 +115,13 @@ func (h host) disks() ([]lab.Disk, error) {
 	return disks, nil
 }
 
+// node is where the disk's device is.
+func (h host) node(d blockdev) string {
+	return filepath.Join(h.dev, strings.TrimPrefix(d.Path, "/dev/"))
+}
+
 func (h host) contents(d blockdev) string {
-	f, err := os.Open(filepath.Join(h.dev, strings.TrimPrefix(d.Path, "/dev/")))
+	f, err := os.Open(h.node(d))
 	if err != nil {
 		return "unreadable: " + err.Error()
 	}
@@ -153,7 +158,7 @@ func (h host) openDisk(id lab.DiskID) (Disk, error) {
 	if d.Removable || d.ReadOnly {
 		return nil, fmt.Errorf("disk %s at %s is removable or write-protected; nothing was written: %w", id, d.Path, lab.ErrRefused)
 	}
-	disk, err := openDevice(d.Path, d.number)
+	disk, err := openDevice(h.node(d), d.number)
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s at %s for writing: %w", id, d.Path, err)
 	}

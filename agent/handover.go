@@ -58,7 +58,7 @@ func prepareTree(ctx context.Context, o lab.Orders) error {
 	if err != nil {
 		return err
 	}
-	if err := rereadTable(ctx, filepath.Join(here.dev, d.name)); err != nil {
+	if err := rereadTable(ctx, here.node(d)); err != nil {
 		return fmt.Errorf("disk %s: %w", o.Disk, err)
 	}
 	part, err := here.partition(d.name, o.Writes[0])

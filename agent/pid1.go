@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -80,7 +79,7 @@ func (p *pid1) live(ctx context.Context) error {
 	if o.Server == "" {
 		return fmt.Errorf("the kernel's command line has no %s; this agent was not started by carte: %w", lab.ArgServer, lab.ErrInvalid)
 	}
-	n := &network{first: lab.MAC(strings.ToLower(argument(p.cmdline, lab.ArgMAC))), voice: &voice{console: p.console, log: slog.New(slog.DiscardHandler)}}
+	n := &network{first: lab.MAC(strings.ToLower(argument(p.cmdline, lab.ArgMAC))), voice: &voice{console: p.console, log: discard}}
 	if err := n.up(ctx); err != nil {
 		return err
 	}

@@ -70,10 +70,12 @@ func describe(r io.ReaderAt, size int64, table string, parts []partition) string
 			words = append(words, "unknown")
 		}
 	}
-	switch len(parts) {
-	case 0:
+	switch {
+	case strings.Contains(table, ", "):
+		return table // damaged or unreadable
+	case len(parts) == 0:
 		return table + " without partitions"
-	case 1:
+	case len(parts) == 1:
 		return table + " with 1 partition: " + words[0]
 	}
 	return fmt.Sprintf("%s with %d partitions: %s", table, len(parts), strings.Join(words[:min(len(words), most+1)], ", "))
