@@ -1,0 +1,303 @@
+package tui
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"carte/lab"
+	"carte/tui/cell"
+)
+
+// drawBoot draws a boot: how far it climbed, with times, what it moved, what it is stuck on, its numbers and its log.
+func (m *model) drawBoot(g *cell.Grid, r rect) {
+	mc := m.x.snap.Machines[m.at.machine]
+	b, ok := m.shownBoot()
+	title, right := m.logTitle()
+	if !ok {
+		g.Text(r.x+1, r.y, r.w-2, cell.Bold, mc.Label())
+		g.Text(r.x+1, r.y+1, r.w-2, cell.Plain, neverBooted(mc))
+		m.drawLog(g, m.pane0(g, r.down(3), title, right))
+		return
+	}
+	u := m.x.usualOf(mc.ID, b.Plan.Stack)
+	head := r.y
+	if m.w >= wide {
+		h := m.bootHead(nil, rect{r.x + 2, r.y + 1, r.w - 4, r.h}, mc, b, u) + 2
+		h = min(h, r.h-logAtLeast)
+		g.Box(r.x, r.y, r.w, h, cell.Dim, m.bootTitle(mc, b), m.bootTimes(b, u))
+		m.bootHead(g, rect{r.x + 2, r.y + 1, r.w - 4, h - 2}, mc, b, u)
+		head += h
+	} else {
+		n := g.Text(r.x+1, r.y, r.w-2, cell.Bold, m.bootTitle(mc, b))
+		g.Text(r.x+3+n, r.y, r.w-4-n, cell.Plain, m.bootTimes(b, u))
+		h := min(m.bootHead(nil, rect{r.x + 1, r.y + 1, r.w - 2, r.h}, mc, b, u), max(0, r.h-1-logAtLeast))
+		m.bootHead(g, rect{r.x + 1, r.y + 1, r.w - 2, h}, mc, b, u)
+		head += 1 + h
+	}
+	log := rect{r.x, head, r.w, r.y + r.h - head}
+	if side := m.bootSide(b, u); m.w >= wide && len(side) > 0 {
+		log.w -= 40
+		in := m.pane0(g, rect{log.x + log.w, log.y, 40, log.h}, mc.Label()+" now", "")
+		for i, l := range side[:min(len(side), in.h)] {
+			g.Text(in.x+1, in.y+i, in.w-2, l.style, l.text)
+		}
+	}
+	m.drawLog(g, m.pane0(g, log, title, right))
+}
+
+func neverBooted(mc lab.Machine) string {
+	if mc.Standing != lab.Adopted {
+		return fmt.Sprintf("This machine is %s. a gives it a name; then it can be booted.", mc.Standing)
+	}
+	return "It was not booted yet. b boots a stack."
+}
+
+func (m *model) bootTitle(mc lab.Machine, b lab.Boot) string {
+	title := fmt.Sprintf("%s boot %d  %s", mc.Label(), b.ID, planWords(b.Plan))
+	if b.Attempt > 1 {
+		title += fmt.Sprintf("  attempt %d", b.Attempt)
+	}
+	return title
+}
+
+// planWords names the stack, and its version where one image makes it.
+func planWords(p lab.Plan) string {
+	if len(p.Layers) == 1 && p.Layers[0].Ref.Name != p.Stack {
+		return fmt.Sprintf("%s (%s)", p.Stack, p.Layers[0].Ref)
+	}
+	if len(p.Layers) == 1 {
+		return p.Layers[0].Ref.String()
+	}
+	return p.Stack
+}
+
+// bootTimes is how long the boot has taken, and usually takes.
+func (m *model) bootTimes(b lab.Boot, u usual) string {
+	switch {
+	case b.State == lab.Queued:
+		return "queued " + day(m.now, b.Queued)
+	case b.State.Final():
+		return fmt.Sprintf("%s after %s, %s", b.State, span(ends(b, m.now).Sub(began(b))), day(m.now, b.Ended))
+	}
+	text := span(m.now.Sub(began(b)))
+	if u.n < fewBoots {
+		return text + ", no past to compare with yet"
+	}
+	if here, ok := u.reach[b.Rung()]; ok {
+		text += fmt.Sprintf(", usually %s here", span(here))
+	}
+	return text + fmt.Sprintf(", %s to work", span(u.total))
+}
+
+// bootHead draws everything above the log, and returns how many lines it takes. With a nil grid it only measures.
+func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usual) int {
+	if g == nil {
+		g = &cell.Grid{}
+	}
+	y := r.y + 1 // a blank line first
+	steps := strip(b, m.now)
+	step, late := slow(b, mc, u, m.now)
+	lines := m.drawStrip(g, rect{r.x, y, r.w, r.h - 1}, steps, b, u, late)
+	y += lines
+	text := func(style cell.Style, x int, s string) {
+		for _, l := range wrapped(s, r.w-x) {
+			if y < r.y+r.h {
+				g.Text(r.x+x, y, r.w-x, style, l)
+			}
+			y++
+		}
+	}
+	if word, frac, words, ok := m.progress(b, u); ok && y < r.y+r.h {
+		n := g.Text(r.x, y, 9, cell.Plain, fmt.Sprintf("%-6s ", word)) // measured alike by both passes
+		n = max(n, 7)
+		bar := max(8, min(40, r.w-n-cell.Width(words)-8))
+		g.Bar(r.x+n, y, bar, cell.Cyan, frac)
+		g.Text(r.x+n+bar, y, r.w-n-bar, cell.Plain, fmt.Sprintf("%4.0f%%  %s", 100*frac, words))
+		y++
+	}
+	if moved := movedWords(b.Moved); moved != "" {
+		text(cell.Plain, 0, moved)
+	}
+	if late {
+		g.Mark(r.x, y, cell.Warn)
+		text(cell.Yellow, 2, fmt.Sprintf("waits for %s: %s", step.Rung, step.Cause))
+		text(cell.Plain, 2, "fix: "+step.Fix)
+	}
+	if b.Revoke != "" {
+		text(cell.Yellow, 0, "called back: "+b.Revoke)
+	}
+	if b.State == lab.Queued {
+		text(cell.Plain, 0, "waits: "+m.x.reason(b))
+	}
+	if b.Reason != "" {
+		style := cell.Plain
+		if b.State == lab.Failed {
+			style = cell.Red
+		}
+		text(style, 0, b.Reason)
+	}
+	if m.w < wide && len(b.Metrics) > 0 {
+		text(cell.Plain, 0, "metrics  "+strings.Join(metricWords(b), "   "))
+	}
+	return y - r.y
+}
+
+// drawStrip draws the ladder: each rung with its time, and below it the usual one where there is room. It returns how
+// many lines it took.
+func (m *model) drawStrip(g *cell.Grid, r rect, steps []rise, b lab.Boot, u usual, late bool) int {
+	past := u.n >= fewBoots && m.w >= wide
+	high := 2
+	if past {
+		high = 3
+	}
+	x, y := 0, 0
+	for _, s := range steps {
+		w := max(1+len(s.rung), 6) + 1
+		if x > 0 && x+w-1 > r.w {
+			x, y = 0, y+high
+		}
+		if y+high <= r.h {
+			m.drawRung(g, r.x+x, r.y+y, w, s, b, late)
+			if d, ok := u.took[s.rung]; past && ok {
+				g.Text(r.x+x+1, r.y+y+2, w-1, cell.Dim, "~"+span(d))
+			}
+		}
+		x += w
+	}
+	return y + high
+}
+
+func (m *model) drawRung(g *cell.Grid, x, y, w int, s rise, b lab.Boot, late bool) {
+	mark, style, time := cell.Absent, cell.Dim, ""
+	switch {
+	case s.current && b.State == lab.Failed:
+		mark, style, time = cell.Failed, cell.Red, span(s.took)
+	case s.current && b.State == lab.Revoked:
+		mark, style = cell.Absent, cell.Plain
+	case s.current && late:
+		mark, style, time = cell.Warn, cell.Yellow, span(s.took)
+	case s.current:
+		mark, style, time = cell.Writing, cell.Bold, span(s.took)
+	case s.inferred:
+		style = cell.Plain
+	case s.reached:
+		mark, style, time = cell.Done, cell.Plain, span(s.took)
+	}
+	g.Mark(x, y, mark)
+	g.Text(x+1, y, w-1, style, string(s.rung))
+	g.Text(x+1, y+1, w-1, cell.Plain, time)
+}
+
+// progress is what the bar shows: the bytes of the rung where the agent counts some, else the time of the boot against
+// its past.
+func (m *model) progress(b lab.Boot, u usual) (word string, frac float64, words string, ok bool) {
+	if b.State == lab.Queued || b.State.Final() || b.State == lab.Running {
+		return "", 0, "", false
+	}
+	if p := m.x.snap.Live[b.Machine].Progress; b.State == lab.Working && p.Of > 0 {
+		words = fmt.Sprintf("%s of %s", lab.Bytes(p.Done), lab.Bytes(p.Of))
+		if p.Rate > 0 {
+			words += "  " + perSecond(p.Rate)
+		}
+		if left := p.Left(); left > 0 {
+			words += "  " + span(left) + " left"
+		}
+		return string(p.Rung), float64(p.Done) / float64(p.Of), words, true
+	}
+	gone := m.now.Sub(began(b))
+	if u.n >= fewBoots && u.total > 0 {
+		return "boot", min(float64(gone)/float64(u.total), 0.99), fmt.Sprintf("%s of about %s", span(gone), span(u.total)), true
+	}
+	return "boot", climbed(b), span(gone), true
+}
+
+// movedWords is the line that says how little was written.
+func movedWords(v lab.Moved) string {
+	if v.Total <= 0 || v.Read+v.Written+v.Fetched+v.Zeroed == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("wrote %s of %s (%s)", lab.Bytes(v.Written), lab.Bytes(v.Total), percent(v.Written, v.Total))
+	if v.Zeroed > 0 {
+		text += ", zeroed " + lab.Bytes(v.Zeroed)
+	}
+	if v.Fetched > 0 || v.Read > 0 {
+		text += fmt.Sprintf(", read %s, fetched %s", lab.Bytes(v.Read), lab.Bytes(v.Fetched))
+	}
+	return text
+}
+
+func metricWords(b lab.Boot) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(b.Metrics)) {
+		x := b.Metrics[name]
+		list = append(list, strings.TrimSpace(fmt.Sprintf("%s %s %s", x.Name, number(x.Value), x.Unit)))
+	}
+	return list
+}
+
+type styled struct {
+	style cell.Style
+	text  string
+}
+
+// bootSide is what stands beside the log: the boot's metrics, and its machine's past.
+func (m *model) bootSide(b lab.Boot, u usual) (lines []styled) {
+	if len(b.Metrics) > 0 {
+		lines = append(lines, styled{cell.Dim, "metrics"})
+		for _, name := range slices.Sorted(maps.Keys(b.Metrics)) {
+			x := b.Metrics[name]
+			lines = append(lines, styled{cell.Plain, fmt.Sprintf("%-16s %s %s", x.Name, number(x.Value), x.Unit)})
+		}
+		lines = append(lines, styled{})
+	}
+	live := m.x.snap.Live[b.Machine]
+	lines = append(lines, styled{cell.Plain, "power   " + machineRow{live: live}.power()},
+		styled{cell.Plain, "seen    " + ago(m.now, live.Seen)})
+	if live.IP != "" {
+		lines = append(lines, styled{cell.Plain, "address " + live.IP})
+	}
+	if live.Note != "" {
+		lines = append(lines, styled{cell.Yellow, live.Note})
+	}
+	if b.Disk.Bytes > 0 {
+		lines = append(lines, styled{cell.Plain, "disk    " + b.Disk.String()})
+	}
+	return append(lines, m.pastLines(b, u)...)
+}
+
+// pastLines compares with the boots of the same stack on the same machine.
+func (m *model) pastLines(b lab.Boot, u usual) (lines []styled) {
+	past := m.x.boots(pair{b.Machine, b.Plan.Stack}, usualBoots)
+	if len(past) == 0 {
+		return nil
+	}
+	lines = append(lines, styled{}, styled{cell.Dim, fmt.Sprintf("last %s of %s here", plural(len(past), "boot"), b.Plan.Stack)})
+	if u.n >= fewBoots {
+		total := func(b lab.Boot) time.Duration { return reached(b, lab.RungRun) }
+		least := slices.MinFunc(past, func(x, y lab.Boot) int { return cmp.Compare(total(x), total(y)) })
+		most := slices.MaxFunc(past, func(x, y lab.Boot) int { return cmp.Compare(total(x), total(y)) })
+		lines = append(lines, styled{cell.Plain, fmt.Sprintf("to work  %s  (%s to %s)", span(u.total), span(total(least)), span(total(most)))})
+	}
+	var wrote []int64
+	again := 0
+	for _, x := range past {
+		wrote = append(wrote, x.Moved.Written)
+		again += x.Attempt - 1
+	}
+	slices.Sort(wrote)
+	return append(lines, styled{cell.Plain, fmt.Sprintf("wrote    %s  (most %s)", lab.Bytes(wrote[len(wrote)/2]), lab.Bytes(wrote[len(wrote)-1]))},
+		styled{cell.Plain, fmt.Sprintf("retries  %d in %d", again, len(past))})
+}
+
+// reached is how long a boot took to a rung.
+func reached(b lab.Boot, r lab.Rung) time.Duration {
+	for _, c := range climbs(b) {
+		if c.Rung == r {
+			return c.At.Sub(began(b))
+		}
+	}
+	return 0
+}

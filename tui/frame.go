@@ -1,0 +1,312 @@
+package tui
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"carte/lab"
+	"carte/tui/action"
+	"carte/tui/cell"
+)
+
+// The sizes at which the layout changes: two panes side by side with boxes around them, panes below one another, and
+// what is left of it all in a small window.
+const (
+	wide       = 120
+	narrow     = 60
+	low        = 12
+	logAtLeast = 4 // lines of log below a list
+)
+
+// draw draws everything.
+func (m *model) draw(g *cell.Grid) {
+	rows := m.rows()
+	if m.w < narrow || m.h < low {
+		m.drawSmall(g, rows)
+	} else {
+		m.drawHead(g, rows)
+		m.drawTabs(g)
+		m.drawBody(g, rect{0, 2, m.w, m.h - 4}, rows)
+		m.drawHints(g)
+		m.drawLast(g)
+	}
+	if m.over != nil {
+		m.over.draw(m, g)
+	}
+}
+
+func (m *model) drawBody(g *cell.Grid, r rect, rows []machineRow) {
+	if m.x == nil {
+		g.Text(margin, r.y+1, r.w, cell.Dim, "waiting for the lab's first word …")
+		return
+	}
+	switch m.at.at {
+	case action.Queue:
+		m.drawQueue(g, r)
+	case action.Images:
+		m.drawImages(g, r)
+	case action.Stacks:
+		m.drawStacks(g, r)
+	case action.Boot:
+		m.drawBoot(g, r)
+	case action.Log:
+		title, right := m.logTitle()
+		m.drawLog(g, m.pane0(g, r, title, right))
+	case needs:
+		m.drawNeeds(g, r, rows)
+	default:
+		m.drawMachines(g, r, rows)
+	}
+}
+
+// pane0 frames a pane: a box in wide windows, else a line above it. It returns the inside.
+func (m *model) pane0(g *cell.Grid, r rect, title, right string) rect {
+	if m.w >= wide {
+		g.Box(r.x, r.y, r.w, r.h, cell.Dim, title, right)
+		return rect{r.x + 1, r.y + 1, r.w - 2, max(0, r.h-2)}
+	}
+	g.Fill(r.x, r.y, r.w, cell.Dim, '─')
+	g.Titles(r.x, r.y, r.w, title, right)
+	return r.down(1)
+}
+
+// A part is a piece of the first line. Where there is no room, those with the largest drop go first.
+type part struct {
+	drop  int
+	style cell.Style
+	text  string
+}
+
+// drawHead draws the first line: the lab, its services, machines by state, the queue, what needs you, the clock.
+func (m *model) drawHead(g *cell.Grid, rows []machineRow) {
+	parts := []part{{0, cell.Bold, strings.TrimSpace("carte " + m.opt.Name)}}
+	parts = append(parts, m.services()...)
+	parts = append(parts, m.counts(rows)...)
+	if m.x != nil {
+		if n := len(m.x.waits); n > 0 {
+			text := fmt.Sprintf("queue %d", n)
+			if d, ok := m.x.left(m.now); ok {
+				text += " ~" + span(d)
+			}
+			parts = append(parts, part{3, cell.Plain, text})
+		}
+		if n := len(alerts(m.x, rows)); n > 0 {
+			parts = append(parts, part{1, cell.Yellow, fmt.Sprintf("!%d", n)})
+		}
+	}
+	clock := m.now.Format("15:04:05")
+	if m.w < 100 {
+		clock = clock[:5]
+	}
+	room := m.w - 2 - len(clock) - gap
+	for width(parts) > room {
+		worst := 0
+		for i, p := range parts {
+			if p.drop >= parts[worst].drop {
+				worst = i
+			}
+		}
+		if worst == 0 {
+			break
+		}
+		parts = slices.Delete(parts, worst, worst+1)
+	}
+	x := 1
+	for _, p := range parts {
+		x += g.Text(x, 0, room+1-x, p.style, p.text) + gap
+	}
+	g.Right(m.w-1, 0, len(clock), cell.Plain, clock)
+}
+
+func width(parts []part) (n int) {
+	for _, p := range parts {
+		n += cell.Width(p.text) + gap
+	}
+	return n - gap
+}
+
+// services are carte's own servers: each by itself where there is room, else one word for all.
+func (m *model) services() (parts []part) {
+	services := m.snap().Services
+	worst := cell.Running
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		s := services[name]
+		mark := serviceMark(s)
+		if mark == cell.Warn {
+			worst = mark
+		}
+		if m.w >= wide {
+			parts = append(parts, part{8, mark.Style, name + " " + string(mark.Rune)})
+		}
+	}
+	if m.w < wide && len(services) > 0 {
+		parts = append(parts, part{7, worst.Style, "net " + string(worst.Rune)})
+	}
+	return parts
+}
+
+func serviceMark(s lab.Service) cell.Mark {
+	switch {
+	case !s.OK:
+		return cell.Warn
+	case s.State == "off":
+		return cell.Absent
+	}
+	return cell.Running
+}
+
+// counts says how many machines are in each state.
+func (m *model) counts(rows []machineRow) (parts []part) {
+	var n [conditions]int
+	for _, r := range rows {
+		n[r.cond]++
+	}
+	for _, c := range []condition{running, writing, booting, lost, failed, stuck, unknown} {
+		if n[c] == 0 {
+			continue
+		}
+		text := fmt.Sprintf("%d %s", n[c], short[c].word)
+		if c <= unknown {
+			text = string(short[c].mark.Rune) + text
+			parts = append(parts, part{2, short[c].mark.Style, text})
+			continue
+		}
+		parts = append(parts, part{5, short[c].mark.Style, text})
+	}
+	return parts
+}
+
+// drawTabs draws the second line.
+func (m *model) drawTabs(g *cell.Grid) {
+	crumbs := m.at.crumbs(m.snap())
+	room := m.w - 2 - cell.Width(crumbs)
+	x := 1
+	for i, t := range tabs {
+		text := fmt.Sprintf("%d %s", i+1, t.word)
+		if x+len(text)+gap > room {
+			text = fmt.Sprint(i + 1)
+		}
+		style := cell.Plain
+		if t.at == m.at.tab() {
+			style = cell.Bold
+			g.Put(x, 1, style, '[')
+			g.Put(x+1+len(text), 1, style, ']')
+		}
+		x += 1 + g.Text(x+1, 1, room, style, text) + gap
+	}
+	g.Right(m.w-1, 1, max(0, m.w-x-1), cell.Bold, crumbs)
+}
+
+// drawHints says what can be done to what is selected.
+func (m *model) drawHints(g *cell.Grid) {
+	y, help := m.h-2, "? help"
+	t := m.target()
+	x, room := 1, m.w-2-len(help)-gap
+	for _, a := range m.hints(t) {
+		key := keyWord(a.Keys[0])
+		n := cell.Width(key) + 1 + len(hintWord(a))
+		if x+n > room {
+			continue
+		}
+		x += g.Text(x, y, room, cell.Bold, key)
+		x += 1 + g.Text(x+1, y, room, cell.Plain, hintWord(a)) + gap
+	}
+	g.Right(m.w-1, y, len(help), cell.Plain, help)
+}
+
+// hints are the actions that can be done just now, those of the place first. Keys that every place has come last.
+func (m *model) hints(t action.Target) (list []action.Action) {
+	open, _ := action.ByID("move.open")
+	if _, can := m.opens(t); can {
+		list = append(list, open)
+	}
+	for _, a := range action.At(m.actions()) {
+		own := slices.Contains(a.Where, m.actions())
+		if !own || len(a.Keys) == 0 || m.at.at == needs && a.ID == "machine.add" {
+			continue
+		}
+		if can, _ := a.Can(t); can {
+			list = append(list, a)
+		}
+	}
+	for _, id := range []string{"view.filter", "view.command"} {
+		a, _ := action.ByID(id)
+		list = append(list, a)
+	}
+	if m.at.tab() != m.at.at || m.at.image != "" || m.at.at == needs {
+		back, _ := action.ByID("move.back")
+		list = append(list, back)
+	}
+	return list
+}
+
+// opens says whether enter leads anywhere.
+func (m *model) opens(t action.Target) (string, bool) {
+	switch m.at.at {
+	case action.Machines, action.Queue, needs:
+		return "boot", t.Machine.ID != 0
+	case action.Images:
+		return "versions", t.Image.Name != "" && m.at.image == ""
+	}
+	return "", false
+}
+
+// hintWord is an action's shortest word: what is left of machine power, boot stop, queue rm.
+func hintWord(a action.Action) string {
+	for _, noun := range []string{"machine ", "boot ", "queue ", "image ", "stack ", "move "} {
+		if rest, ok := strings.CutPrefix(a.Words, noun); ok {
+			return rest
+		}
+	}
+	return a.Words
+}
+
+func keyWord(key string) string {
+	switch key {
+	case " ":
+		return "space"
+	case "ctrl+d", "ctrl+u", "ctrl+l", "ctrl+z", "ctrl+c":
+		return "^" + key[5:]
+	}
+	return key
+}
+
+// drawLast draws the last line: a question, what was just said, how far long work is, or the last command.
+func (m *model) drawLast(g *cell.Grid) {
+	y := m.h - 1
+	switch {
+	case m.gone != nil:
+		g.Text(1, y, m.w-2, cell.Yellow|cell.Reverse, m.goneWords())
+	case m.sure != nil:
+		g.Text(1, y, m.w-2, cell.Yellow, m.sure.text)
+	case m.flash.text != "" && m.now.Sub(m.flash.at) < flashTime:
+		g.Mark(1, y, m.flash.mark)
+		g.Text(3, y, m.w-4, cell.Plain, m.flash.text)
+	case len(m.jobs) > 0:
+		m.jobs[0].draw(g, 1, y, m.w-2, m.now)
+	case m.command != "":
+		g.Text(1, y, 2, cell.Dim, "$")
+		g.Text(3, y, m.w-4, cell.Plain, m.command)
+	default:
+		g.Text(1, y, m.w-2, cell.Dim, "$ "+m.placeCommand())
+	}
+}
+
+// placeCommand is the command that shows the same as the place.
+func (m *model) placeCommand() string {
+	for _, id := range []string{"view." + string(m.at.at)} {
+		if a, ok := action.ByID(id); ok {
+			return a.Command(m.target())
+		}
+	}
+	if a, ok := action.ByID("move.open"); ok && m.at.at == action.Boot {
+		return a.Command(m.target())
+	}
+	return "carte status"
+}
+
+func (m *model) goneWords() string {
+	return fmt.Sprintf("no word from the lab for %s, trying (%d) … q leaves: %v", ago(m.now, m.word), m.tries, m.gone)
+}

@@ -1,0 +1,173 @@
+package tui
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	tea "github.com/charmbracelet/bubbletea"
+
+	"carte/tui/action"
+	"carte/tui/cell"
+)
+
+// A help shows every action of a place, made from the table. Typing finds, by words or by key; enter does.
+type help struct {
+	at   string
+	acts []action.Action
+	t    action.Target
+	line line
+	sel  int
+}
+
+func newHelp(m *model) *help {
+	h := &help{at: string(m.at.at), t: m.target(), line: newLine()}
+	for _, a := range action.At(m.actions()) {
+		if len(a.Keys) > 0 {
+			h.acts = append(h.acts, a)
+		}
+	}
+	return h
+}
+
+// group is which of the three groups an action belongs to.
+func (h *help) group(a action.Action) int {
+	switch {
+	case a.Moves():
+		return 2
+	case slices.Contains(a.Where, action.Everywhere):
+		return 1
+	}
+	return 0
+}
+
+// shown are the actions that fit what was typed, by groups.
+func (h *help) shown() (list []action.Action) {
+	typed := strings.TrimSpace(h.line.text())
+	f := parseFilter(typed)
+	for group := range 3 {
+		for _, a := range h.acts {
+			if h.group(a) == group && (slices.Contains(a.Keys, typed) || f.keeps(a.Words+" "+a.Help, nil)) {
+				list = append(list, a)
+			}
+		}
+	}
+	return list
+}
+
+func (h *help) press(m *model, p press) tea.Cmd {
+	list := h.shown()
+	switch p.name {
+	case "esc", "?", "f1":
+		m.over = nil
+	case "up":
+		h.sel = max(0, h.sel-1)
+	case "down", "tab":
+		h.sel = max(0, min(h.sel+1, len(list)-1))
+	case "enter":
+		m.over = nil
+		if h.sel < len(list) {
+			a := list[h.sel]
+			return m.begin(a, m.target(), a.Keys[0])
+		}
+	default:
+		h.line.press(p)
+		h.sel = 0
+	}
+	return nil
+}
+
+var groups = [3]string{"HERE", "EVERYWHERE", "MOVE"}
+
+func (h *help) draw(m *model, g *cell.Grid) {
+	list := h.shown()
+	r := box(g, min(m.w, 110), min(m.h, max(16, m.h-4)), "Help: "+h.at, "type to find  enter does it  esc closes")
+	n := g.Text(r.x, r.y, 6, cell.Dim, "find: ")
+	h.line.draw(g, r.x+n, r.y, r.w-n)
+	about := 6 // lines about the selected action
+	rows := r.h - 2 - about
+	if rows < 3 {
+		about, rows = 0, r.h-2
+	}
+	h.drawList(g, rect{r.x, r.y + 2, r.w, rows}, list)
+	if about > 0 && h.sel < len(list) {
+		h.drawAbout(g, rect{r.x, r.y + r.h - about, r.w, about}, list[h.sel])
+	}
+}
+
+// drawList draws the actions in as many columns as there is room for, and pages so that the selected one is shown.
+func (h *help) drawList(g *cell.Grid, r rect, list []action.Action) {
+	type entry struct {
+		head string
+		act  int
+	}
+	var all []entry
+	last := -1
+	for i, a := range list {
+		if group := h.group(a); group != last {
+			if last >= 0 {
+				all = append(all, entry{"", -1})
+			}
+			all = append(all, entry{groups[group], -1})
+			last = group
+		}
+		all = append(all, entry{"", i})
+	}
+	wide := max(1, r.w/36)
+	page := max(1, wide*r.h)
+	first := 0
+	for i, e := range all {
+		if e.act == h.sel {
+			first = i / page * page
+		}
+	}
+	for i, e := range all[min(first, len(all)):min(len(all), first+page)] {
+		x, y, w := r.x+(i/r.h)*(r.w/wide), r.y+i%r.h, r.w/wide-1
+		switch {
+		case e.head != "":
+			g.Text(x, y, w, cell.Dim, e.head)
+		case e.act >= 0:
+			h.drawEntry(g, x, y, w, list[e.act], e.act == h.sel)
+		}
+	}
+}
+
+func (h *help) drawEntry(g *cell.Grid, x, y, w int, a action.Action, selected bool) {
+	keys := make([]string, 0, 2)
+	for _, k := range a.Keys[:min(2, len(a.Keys))] {
+		keys = append(keys, keyWord(k))
+	}
+	style := cell.Plain
+	if can, _ := a.Can(h.t); !can {
+		style = cell.Dim
+	}
+	g.Text(x, y, 8, cell.Bold, strings.Join(keys, " "))
+	g.Text(x+9, y, w-9, style, hintWord(a))
+	if selected {
+		g.Select(x, y, w)
+	}
+}
+
+// drawAbout says everything about one action.
+func (h *help) drawAbout(g *cell.Grid, r rect, a action.Action) {
+	g.Fill(r.x, r.y, r.w, cell.Dim, '─')
+	asks := [...]string{"nothing", "only where something would be lost, once more", "for the name to be typed"}[a.Danger]
+	now := "✓ can be done"
+	if can, why := a.Can(h.t); !can {
+		now = "✗ " + why
+	}
+	for i, l := range []struct{ word, text string }{
+		{strings.Join(a.Keys, " "), fmt.Sprintf("%s: %s", a.Words, a.Help)},
+		{"command", a.Command(h.t)},
+		{"asks", asks},
+		{"now", now},
+	} {
+		if i == 0 {
+			n := g.Text(r.x, r.y+1, r.w, cell.Bold, l.word)
+			g.Text(r.x+n+2, r.y+1, r.w-n-2, cell.Plain, l.text)
+			continue
+		}
+		g.Text(r.x, r.y+1+i, 8, cell.Dim, l.word)
+		g.Text(r.x+9, r.y+1+i, r.w-9, cell.Plain, l.text)
+	}
+}

@@ -1,0 +1,133 @@
+package tui
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"carte/lab"
+	"carte/tui/action"
+	"carte/tui/cell"
+)
+
+// A job is long work that the screen started: import, export, verify. Its numbers are written by the work and read by
+// the picture.
+type job struct {
+	words    string
+	began    time.Time
+	done, of atomic.Int64 // bytes; of 0: nobody knows
+}
+
+// draw shows how far it is.
+func (j *job) draw(g *cell.Grid, x, y, w int, now time.Time) {
+	done, of := j.done.Load(), j.of.Load()
+	text := fmt.Sprintf("%s  %s", j.words, lab.Bytes(done))
+	rate := float64(done) / max(now.Sub(j.began).Seconds(), 0.1)
+	if of > 0 {
+		text += fmt.Sprintf(" of %s  %s", lab.Bytes(of), perSecond(rate))
+		if rate > 0 && done < of {
+			text += "  " + span(time.Duration(float64(of-done)/rate*float64(time.Second))) + " left"
+		}
+	}
+	n := g.Text(x, y, w, cell.Plain, text) + gap
+	if of > 0 && w-n > 12 {
+		g.Bar(x+n, y, min(30, w-n), cell.Cyan, float64(done)/float64(of))
+	}
+}
+
+// long starts work that takes a while.
+func (m *model) long(a action.Action, t action.Target) {
+	j := &job{began: m.now}
+	var work func() (string, error)
+	switch a.ID {
+	case "image.import":
+		work = m.importing(j, t.Text)
+	case "image.export":
+		work = m.exporting(j, lab.Ref{Name: t.Image.Name, Version: t.Version.Number}, t.Text)
+	case "image.verify":
+		ref := lab.Ref{Name: t.Image.Name, Version: t.Version.Number}
+		j.words = "verifying " + ref.String()
+		work = func() (string, error) {
+			return ref.String() + " is whole: every chunk has its hash", m.desk.Verify(m.ctx, ref, j.progress(m.feed))
+		}
+	default:
+		if m.opt.Command != nil {
+			m.shell(m.command[min(len("carte "), len(m.command)):])
+			return
+		}
+		m.say(cell.Failed, "%s can only be done from the shell: %s", a.Words, m.command)
+		return
+	}
+	m.jobs = append(m.jobs, j)
+	f := m.feed
+	m.spawn(func() {
+		words, err := work()
+		f.finish(outcome{words: words, err: err, job: j})
+	})
+}
+
+func (j *job) progress(f *feed) func(done, of int64) {
+	return func(done, of int64) {
+		j.done.Store(done)
+		j.of.Store(of)
+		f.soon()
+	}
+}
+
+func (m *model) importing(j *job, text string) func() (string, error) {
+	j.words = "importing " + text
+	return func() (string, error) {
+		name, i, err := action.ParseImport(text)
+		if err != nil {
+			return "", err
+		}
+		file, err := os.Open(name)
+		if err != nil {
+			return "", fmt.Errorf("import: %w", err)
+		}
+		defer file.Close()
+		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+			j.of.Store(info.Size())
+		}
+		got, err := m.desk.Import(m.ctx, file, i, func(done int64) { j.done.Store(done); m.feed.soon() })
+		if err != nil {
+			return "", err
+		}
+		if got.Same {
+			return fmt.Sprintf("%s has these bytes already; nothing was stored", got.Version.Ref()), nil
+		}
+		return fmt.Sprintf("%s: %s, %s new in the store, %s", got.Version.Ref(), lab.Bytes(got.Version.Bytes), lab.Bytes(got.New), got.Format), nil
+	}
+}
+
+// exporting writes to a file beside the one that is wanted, and gives it its name when it is whole.
+func (m *model) exporting(j *job, ref lab.Ref, name string) func() (string, error) {
+	j.words = "exporting " + ref.String()
+	return func() (string, error) {
+		if _, err := os.Lstat(name); err == nil {
+			return "", fmt.Errorf("%s is there already; nothing was written: %w", name, lab.ErrBusy)
+		}
+		out, err := os.CreateTemp(filepath.Dir(name), ".carte-export-*")
+		if err != nil {
+			return "", fmt.Errorf("export: %w", err)
+		}
+		defer os.Remove(out.Name())
+		err = m.desk.Export(m.ctx, ref, io.Writer(out), j.progress(m.feed))
+		if err == nil {
+			err = out.Sync()
+		}
+		if cerr := out.Close(); err == nil {
+			err = cerr
+		}
+		if err == nil {
+			err = os.Rename(out.Name(), name)
+		}
+		if err != nil {
+			return "", fmt.Errorf("export %s: %w", ref, err)
+		}
+		return fmt.Sprintf("%s is in %s", ref, name), nil
+	}
+}

@@ -1,0 +1,195 @@
+package tui
+
+import (
+	"slices"
+	"time"
+
+	"carte/lab"
+)
+
+// A rung is reached, or it is a phase that begins when it is reached. Up to hello a rung is an event that the boot waited
+// for, so its time ends when it is reached; from probe on it is work, so its time begins then. The times of all rungs add
+// up to the time of the boot.
+func phase(r lab.Rung) bool { return r.Reached(lab.RungProbe) }
+
+// A rise is one rung of a boot's strip.
+type rise struct {
+	rung     lab.Rung
+	reached  bool
+	inferred bool // nobody saw it, a later rung proves it
+	current  bool // the boot is on it, or waits for it
+	took     time.Duration
+}
+
+// climbs returns what the boot's current attempt has climbed.
+func climbs(b lab.Boot) []lab.Climb {
+	i := slices.IndexFunc(b.Climbs, func(c lab.Climb) bool { return c.Attempt == b.Attempt })
+	if i < 0 {
+		return nil
+	}
+	return b.Climbs[i:]
+}
+
+// ends is when the boot's record ends: now, while it goes on.
+func ends(b lab.Boot, now time.Time) time.Time {
+	if b.State.Final() && !b.Ended.IsZero() {
+		return b.Ended
+	}
+	return now
+}
+
+// began is when the boot's current attempt began. The lab keeps no time for the order to the power driver, so it is the
+// first rung's, or, before that, the state's.
+func began(b lab.Boot) time.Time {
+	if c := climbs(b); len(c) > 0 {
+		return c[0].At
+	}
+	return b.Since
+}
+
+// strip lays a boot on the ladder.
+func strip(b lab.Boot, now time.Time) []rise {
+	c := climbs(b)
+	at := map[lab.Rung]int{}
+	for i, x := range c {
+		at[x.Rung] = i
+	}
+	next := upcoming(b)
+	steps := make([]rise, 0, len(lab.Ladder))
+	for _, step := range lab.Ladder {
+		if b.Plan.Until != "" && !b.Plan.Until.Reached(step.Rung) {
+			break
+		}
+		r := rise{rung: step.Rung, current: step.Rung == next}
+		if i, ok := at[step.Rung]; ok {
+			r.reached, r.inferred = true, c[i].Inferred
+			r.took = took(c, i, ends(b, now))
+		} else if r.current {
+			r.took = ends(b, now).Sub(lastAt(b))
+		}
+		steps = append(steps, r)
+	}
+	return steps
+}
+
+// took is how long the i-th climb lasted. A rung that nobody saw took no time: the next one that was seen has it all.
+func took(c []lab.Climb, i int, end time.Time) time.Duration {
+	if c[i].Inferred {
+		return 0
+	}
+	before := i - 1
+	for before > 0 && c[before].Inferred {
+		before--
+	}
+	from, to := c[i].At, c[i].At
+	if phase(c[i].Rung) {
+		if to = end; i+1 < len(c) {
+			to = c[i+1].At
+		}
+		if before >= 0 && !phase(c[before].Rung) {
+			from = c[before].At
+		}
+	} else if before >= 0 && !phase(c[before].Rung) {
+		from = c[before].At
+	}
+	return max(to.Sub(from), 0)
+}
+
+func lastAt(b lab.Boot) time.Time {
+	if c := climbs(b); len(c) > 0 {
+		return c[len(c)-1].At
+	}
+	return b.Since
+}
+
+// upcoming is the rung that the boot is on or waits for; empty when it waits in the queue or went well.
+func upcoming(b lab.Boot) lab.Rung {
+	if b.State == lab.Queued || b.State == lab.Done {
+		return ""
+	}
+	now := b.Rung()
+	if now == "" {
+		return lab.Ladder[0].Rung
+	}
+	if phase(now) {
+		return now
+	}
+	i := slices.IndexFunc(lab.Ladder, func(s lab.Step) bool { return s.Rung == now })
+	return lab.Ladder[i+1].Rung
+}
+
+// awaited is the rung whose cause and fix help when the boot goes no further: the next one that leaves a trace on this
+// machine's way of booting. ok is false while nothing outside the agent is waited for.
+func awaited(b lab.Boot, m lab.Machine) (lab.Step, bool) {
+	switch b.State {
+	case lab.Handover:
+		return lab.StepOf(lab.RungRun)
+	case lab.Starting:
+		for _, step := range lab.Ladder {
+			unseen := step.Rung == lab.RungTFTP || step.Rung == lab.RungDHCP && m.Virtual != nil
+			if !b.Rung().Reached(step.Rung) && !unseen {
+				return step, true
+			}
+		}
+	}
+	return lab.Step{}, false
+}
+
+// slow says that the boot waits for a rung for longer than its own past explains.
+func slow(b lab.Boot, m lab.Machine, u usual, now time.Time) (lab.Step, bool) {
+	step, ok := awaited(b, m)
+	if !ok || step.Limit == 0 {
+		return step, false
+	}
+	limit := step.Limit / 4
+	if past, known := u.slowest[step.Rung]; known {
+		limit = min(limit, past+past/2+5*time.Second)
+	}
+	return step, now.Sub(lastAt(b)) > limit
+}
+
+// usual is what the past boots of one stack on one machine took: the medians of at most the last twenty that went well.
+type usual struct {
+	n       int
+	total   time.Duration              // to the user's system
+	reach   map[lab.Rung]time.Duration // from the beginning until the rung was reached
+	took    map[lab.Rung]time.Duration
+	slowest map[lab.Rung]time.Duration
+}
+
+// usualBoots and fewBoots are how many boots the usual time is taken from, and how many it needs.
+const (
+	usualBoots = 20
+	fewBoots   = 3
+)
+
+// usualOf takes the medians of boots that went well, oldest first.
+func usualOf(boots []lab.Boot) usual {
+	u := usual{reach: map[lab.Rung]time.Duration{}, took: map[lab.Rung]time.Duration{}, slowest: map[lab.Rung]time.Duration{}}
+	boots = boots[max(0, len(boots)-usualBoots):]
+	if u.n = len(boots); u.n < fewBoots {
+		return u
+	}
+	reach, times := map[lab.Rung][]time.Duration{}, map[lab.Rung][]time.Duration{}
+	for _, b := range boots {
+		c := climbs(b)
+		for i, x := range c {
+			reach[x.Rung] = append(reach[x.Rung], x.At.Sub(c[0].At))
+			times[x.Rung] = append(times[x.Rung], took(c, i, b.Ended))
+		}
+	}
+	for r, d := range times {
+		u.took[r], u.reach[r], u.slowest[r] = median(d), median(reach[r]), slices.Max(d)
+	}
+	u.total = u.reach[lab.RungRun]
+	return u
+}
+
+// median sorts d and returns its middle.
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	if n := len(d); n%2 == 0 {
+		return (d[n/2-1] + d[n/2]) / 2
+	}
+	return d[len(d)/2]
+}

@@ -1,0 +1,311 @@
+package tui
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+	"github.com/charmbracelet/x/ansi"
+
+	"carte/lab"
+	"carte/tui/action"
+	"carte/tui/cell"
+)
+
+// twice is how soon the second ctrl+c must follow the first.
+const twice = 2 * time.Second
+
+// A sure is an action that waits for its key to be pressed once more (tier 1).
+type sure struct {
+	key  string
+	text string
+	do   func() tea.Cmd
+}
+
+// press is one key.
+func (m *model) press(p press) tea.Cmd {
+	switch {
+	case p.name == "ctrl+c":
+		return m.interrupted()
+	case p.name == "ctrl+z":
+		return tea.Suspend
+	case m.over != nil:
+		return m.over.press(m, p)
+	case m.sure != nil:
+		s := m.sure
+		if m.sure = nil; p.name == s.key {
+			return s.do()
+		}
+		m.say(cell.Absent, "nothing was done")
+		return nil
+	case p.paste != "":
+		return nil
+	}
+	t := m.target()
+	a, ok := action.ByKey(m.actions(), p.name, t)
+	if !ok {
+		return nil
+	}
+	return m.begin(a, t, p.name)
+}
+
+// interrupted leaves what is open; the second time, the screen.
+func (m *model) interrupted() tea.Cmd {
+	if m.now.Sub(m.interrupt) < twice {
+		return tea.Quit
+	}
+	m.interrupt, m.over, m.sure = m.now, nil, nil
+	m.say(cell.Absent, "ctrl+c again leaves")
+	return nil
+}
+
+// actions is the place whose keys count.
+func (m *model) actions() action.Place {
+	if m.at.at == needs {
+		return action.Machines
+	}
+	return m.at.at
+}
+
+// begin does an action, or asks first what it needs to know.
+func (m *model) begin(a action.Action, t action.Target, key string) tea.Cmd {
+	if f, ok := screens[a.ID]; ok {
+		return f(m)
+	}
+	if ok, why := a.Can(t); !ok {
+		m.say(cell.Warn, "%s", why)
+		return nil
+	}
+	if question := a.Question(t); question != "" && t.Text == "" {
+		m.over = newAsk(question, a.Options(t), func(text string) string { t := t; t.Text = text; return a.Command(t) },
+			func(text string) tea.Cmd {
+				t.Text = text
+				return m.weigh(a, t, key)
+			})
+		return nil
+	}
+	return m.weigh(a, t, key)
+}
+
+// weigh asks again before something is lost.
+func (m *model) weigh(a action.Action, t action.Target, key string) tea.Cmd {
+	if key == "" {
+		key = "y"
+	}
+	do := func() tea.Cmd { m.perform(a, t); return nil }
+	switch a.Tier(t) {
+	case action.Interrupts:
+		m.sure = &sure{key, fmt.Sprintf("%s again to %s: %s. Any other key: no", key, a.Words, a.Loses(t)), do}
+		return nil
+	case action.Destroys:
+		loses := ""
+		if a.Loses != nil {
+			loses = a.Loses(t)
+		}
+		m.over = newConfirm(a.Words, loses, a.Confirm(t), func(name string) tea.Cmd {
+			t.Confirm = name
+			m.perform(a, t)
+			return nil
+		})
+		return nil
+	}
+	return do()
+}
+
+// perform says the action's verb to the lab.
+func (m *model) perform(a action.Action, t action.Target) {
+	m.command = a.Command(t)
+	if a.Verb == nil {
+		m.long(a, t)
+		return
+	}
+	v, err := a.Verb(t)
+	if err != nil {
+		m.fail(err)
+		return
+	}
+	ctx, desk, f := m.ctx, m.desk, m.feed
+	m.spawn(func() {
+		changed, err := desk.Say(ctx, v)
+		f.finish(outcome{words: changedWords(a, changed), err: err})
+	})
+}
+
+// changedWords says in a few words what an action changed.
+func changedWords(a action.Action, c lab.Changed) string {
+	switch {
+	case len(c.Boots) > 0:
+		b := c.Boots[0]
+		return fmt.Sprintf("boot %d of %s is %s", b.ID, b.Plan.Stack, b.State)
+	case len(c.Machines) > 0:
+		return a.Words + " " + c.Machines[0].Label()
+	case len(c.Stacks) > 0:
+		return a.Words + " " + c.Stacks[0].Name
+	}
+	return a.Words
+}
+
+// An outcome is what came of work.
+type outcome struct {
+	words string
+	text  string // more than one line: shown by itself
+	err   error
+	job   *job
+}
+
+// finish hands an outcome to the screen.
+func (f *feed) finish(o outcome) {
+	f.mu.Lock()
+	f.done = append(f.done, o)
+	f.mu.Unlock()
+	f.soon()
+}
+
+// finish shows what came of work.
+func (m *model) finish(o outcome) {
+	for i, j := range m.jobs {
+		if j == o.job {
+			m.jobs = append(m.jobs[:i], m.jobs[i+1:]...)
+			break
+		}
+	}
+	switch {
+	case o.err != nil && m.ctx.Err() == nil:
+		m.fail(o.err)
+	case strings.Contains(strings.TrimSpace(o.text), "\n"):
+		m.over = newPager(o.words, o.text)
+	case o.text != "":
+		m.say(cell.Done, "%s", strings.TrimSpace(o.text))
+	default:
+		m.say(cell.Done, "%s", o.words)
+	}
+}
+
+// screens are the actions that the screen does by itself, by their ids in the table.
+var screens map[string]func(*model) tea.Cmd
+
+func init() { // not a literal: the functions lead back to the map
+	screens = map[string]func(*model) tea.Cmd{
+		"view.machines":  visit(action.Machines),
+		"view.queue":     visit(action.Queue),
+		"view.images":    visit(action.Images),
+		"view.stacks":    visit(action.Stacks),
+		"view.log":       (*model).openLog,
+		"view.needs":     visit(needs),
+		"view.help":      func(m *model) tea.Cmd { m.over = newHelp(m); return nil },
+		"view.filter":    func(m *model) tea.Cmd { m.over = newFind(m); return nil },
+		"view.command":   func(m *model) tea.Cmd { m.over = newPalette(m); return nil },
+		"view.copy":      (*model).copy,
+		"view.redraw":    func(m *model) tea.Cmd { m.wantClear = true; return nil },
+		"view.quit":      (*model).leave,
+		"log.follow":     func(m *model) tea.Cmd { m.log.follow = !m.log.follow; return nil },
+		"log.wrap":       func(m *model) tea.Cmd { m.log.wrap = !m.log.wrap; return nil },
+		"log.time":       func(m *model) tea.Cmd { m.log.clock = (m.log.clock + 1) % clocks; return nil },
+		"move.down":      func(m *model) tea.Cmd { return m.move(1) },
+		"move.up":        func(m *model) tea.Cmd { return m.move(-1) },
+		"move.next":      func(m *model) tea.Cmd { return m.move(1) },
+		"move.previous":  func(m *model) tea.Cmd { return m.move(-1) },
+		"move.top":       func(m *model) tea.Cmd { return m.move(-1 << 30) },
+		"move.bottom":    func(m *model) tea.Cmd { return m.move(1 << 30) },
+		"move.page.down": func(m *model) tea.Cmd { return m.move(max(1, m.h/2)) },
+		"move.page.up":   func(m *model) tea.Cmd { return m.move(-max(1, m.h/2)) },
+		"move.pane":      func(m *model) tea.Cmd { m.pane = 1 - m.pane; return nil },
+		"move.pane.back": func(m *model) tea.Cmd { m.pane = 1 - m.pane; return nil },
+		"move.open":      (*model).openRow,
+		"move.back":      func(m *model) tea.Cmd { m.escape(); return nil },
+	}
+}
+
+func visit(at action.Place) func(*model) tea.Cmd {
+	return func(m *model) tea.Cmd { m.goTo(place{at: at}); return nil }
+}
+
+// escape takes away one thing at a time: the filter, then the place.
+func (m *model) escape() {
+	if m.filters[m.at].text != "" {
+		m.setFilter("")
+		return
+	}
+	m.back()
+}
+
+// leave goes back, and at the top leaves, after a question where something would stop.
+func (m *model) leave() tea.Cmd {
+	if m.at.at != action.Machines && m.back() {
+		return nil
+	}
+	if m.opt.Leave != nil {
+		if why := m.opt.Leave(m.snap()); why != "" {
+			m.sure = &sure{"q", "q again to leave: " + why + ". Any other key: stay", func() tea.Cmd { return tea.Quit }}
+			return nil
+		}
+	}
+	return tea.Quit
+}
+
+// inLog says whether moving keys move the log.
+func (m *model) inLog() bool {
+	return m.at.at == action.Log || m.at.at == action.Boot || m.at.at == action.Machines && m.pane == 1
+}
+
+func (m *model) move(by int) tea.Cmd {
+	if m.inLog() {
+		m.log.scroll(by)
+		return nil
+	}
+	m.list().move(m.rowKeys(), by)
+	return nil
+}
+
+// openRow opens what is selected.
+func (m *model) openRow() tea.Cmd {
+	t := m.target()
+	switch m.at.at {
+	case action.Machines, needs, action.Queue:
+		if t.Machine.ID == 0 {
+			return nil
+		}
+		p := place{at: action.Boot, machine: t.Machine.ID}
+		if m.at.at == action.Queue {
+			p.boot = t.Boot.ID
+		}
+		m.goTo(p)
+	case action.Boot:
+		return m.openLog()
+	case action.Images:
+		if t.Image.Name != "" && m.at.image == "" {
+			m.goTo(place{at: action.Images, image: t.Image.Name})
+		}
+	}
+	return nil
+}
+
+func (m *model) openLog() tea.Cmd {
+	m.goTo(place{at: action.Log, machine: m.target().Machine.ID})
+	return nil
+}
+
+// copy puts the last command on the clipboard of the person's own terminal (OSC 52; xterm), also through ssh.
+func (m *model) copy() tea.Cmd {
+	if m.command == "" {
+		m.say(cell.Warn, "there is no command to copy yet")
+		return nil
+	}
+	if _, err := m.out.Write([]byte(ansi.SetSystemClipboard(m.command))); err != nil {
+		m.fail(err)
+		return nil
+	}
+	m.say(cell.Done, "copied: %s", m.command)
+	return nil
+}
+
+// shell carries out a command typed after ':'.
+func (m *model) shell(line string) {
+	m.command = "carte " + line
+	run, ctx, f := m.opt.Command, m.ctx, m.feed
+	m.spawn(func() {
+		text, err := run(ctx, line)
+		f.finish(outcome{words: "carte " + line, text: text, err: err})
+	})
+}

@@ -1,0 +1,249 @@
+package tui
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"carte/lab"
+	"carte/tui/cell"
+)
+
+// A condition is what a machine is like, in the order in which machines need a person.
+type condition int
+
+const (
+	lost condition = iota
+	failed
+	stuck
+	unknown
+	writing
+	booting
+	running
+	idle
+	ignored
+	conditions
+)
+
+// short are the words for counts of machines in the first line, and their marks. Idle machines are not counted there.
+var short = [conditions]struct {
+	word string
+	mark cell.Mark
+}{
+	lost:    {"lost", cell.Warn},
+	failed:  {"failed", cell.Failed},
+	stuck:   {"stuck", cell.Warn},
+	unknown: {"new", cell.Unknown},
+	writing: {"write", cell.Writing},
+	booting: {"boot", cell.Booting},
+	running: {"run", cell.Running},
+	idle:    {"idle", cell.Idle},
+	ignored: {"ignored", cell.Absent},
+}
+
+// silence is how long an agent, which reports every second, may say nothing before its machine counts as lost. The lab
+// gives the attempt up later.
+const silence = 10 * time.Second
+
+// A status is a machine in words.
+type status struct {
+	cond condition
+	mark cell.Mark
+	word string
+	now  string        // what it is busy with
+	done float64       // of the rung or the boot it is on, 0 to 1; negative: nothing to measure
+	left time.Duration // until that is done; negative: nobody knows
+	rate float64       // bytes per second onto the disk
+	step lab.Step      // what it is stuck on
+}
+
+// stateOf says what a machine is like at a moment. It is a pure function of the snapshot.
+func stateOf(x *index, m lab.Machine, now time.Time) status {
+	live := x.snap.Live[m.ID]
+	switch m.Standing {
+	case lab.Unknown:
+		text := "asked for a network boot"
+		if live.Asked > 1 {
+			text = fmt.Sprintf("asked for a boot %d times", live.Asked)
+		}
+		return status{cond: unknown, mark: cell.Unknown, word: "unknown", now: text, done: -1, left: -1}
+	case lab.Ignored:
+		return status{cond: ignored, mark: cell.Absent, word: "ignored", done: -1, left: -1}
+	}
+	if b, busy := x.active[m.ID]; busy {
+		return busyWith(x, m, b, live, now)
+	}
+	return atRest(x, m, live)
+}
+
+// busyWith is the state of a machine with an active boot.
+func busyWith(x *index, m lab.Machine, b lab.Boot, live lab.Live, now time.Time) status {
+	st := status{now: fmt.Sprintf("%s boot %d", b.Plan.Stack, b.ID), done: -1, left: -1}
+	if b.Attempt > 1 {
+		st.now += fmt.Sprintf(", attempt %d", b.Attempt)
+	}
+	u := x.usualOf(m.ID, b.Plan.Stack)
+	switch b.State {
+	case lab.Working:
+		st.cond, st.mark, st.word = writing, cell.Writing, workWord(b.Rung())
+		if p := live.Progress; p.Of > 0 {
+			st.done, st.rate = float64(p.Done)/float64(p.Of), p.Rate
+			if left := p.Left(); left > 0 {
+				st.left = left
+			}
+		}
+	case lab.Running:
+		st.cond, st.mark, st.word = running, cell.Running, "running"
+		if metric, ok := newest(b); ok {
+			st.now += "  " + metric
+		}
+	default:
+		st.cond, st.mark, st.word = booting, cell.Booting, bootWord(b)
+		st.done = climbed(b)
+	}
+	if st.done < 0 || st.cond == booting {
+		onItsWay(&st, b, u, now)
+	}
+	if quiet := now.Sub(later(live.Seen, b.Since)); b.State == lab.Working && quiet > silence {
+		st.cond, st.mark, st.word, st.left, st.rate = lost, cell.Warn, "LOST", -1, 0
+	} else if step, late := slow(b, m, u, now); late {
+		st.cond, st.mark, st.word, st.step, st.left = stuck, cell.Warn, "stuck", step, -1
+	}
+	if b.Revoke != "" {
+		st.word = "stopping"
+	}
+	return st
+}
+
+// onItsWay measures a boot against its own past.
+func onItsWay(st *status, b lab.Boot, u usual, now time.Time) {
+	if u.n < fewBoots || u.total <= 0 || b.State == lab.Running {
+		return
+	}
+	gone := now.Sub(began(b))
+	st.done = min(float64(gone)/float64(u.total), 0.99)
+	st.left = max(u.total-gone, 0)
+}
+
+// climbed is how much of the ladder a boot has behind it.
+func climbed(b lab.Boot) float64 {
+	at := slices.IndexFunc(lab.Ladder, func(s lab.Step) bool { return s.Rung == b.Rung() })
+	return float64(at+1) / float64(len(lab.Ladder)-1)
+}
+
+func workWord(r lab.Rung) string {
+	switch r {
+	case lab.RungHash:
+		return "hashing"
+	case lab.RungFetch, lab.RungWrite:
+		return "writing"
+	case lab.RungVerify:
+		return "verify"
+	}
+	return "probing"
+}
+
+func bootWord(b lab.Boot) string {
+	switch r := b.Rung(); {
+	case r == "":
+		return "waking"
+	case b.State == lab.Starting && !r.Reached(lab.RungInitrd):
+		return "pxe"
+	}
+	return "booting"
+}
+
+// newest is the metric that a boot reported last.
+func newest(b lab.Boot) (string, bool) {
+	var last lab.Metric
+	for _, m := range b.Metrics {
+		if m.At.After(last.At) || m.At.Equal(last.At) && m.Name > last.Name {
+			last = m
+		}
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s=%s %s", last.Name, number(last.Value), last.Unit)), last.Name != ""
+}
+
+// number writes a metric's value without a tail of zeros.
+func number(v float64) string {
+	if v == float64(int64(v)) {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.4g", v)
+}
+
+// atRest is the state of a machine without an active boot.
+func atRest(x *index, m lab.Machine, live lab.Live) status {
+	st := status{cond: idle, mark: cell.Idle, word: "idle", done: -1, left: -1}
+	if live.Power == "off" {
+		st.word = "off"
+	}
+	b, booted := x.last[m.ID]
+	what := fmt.Sprintf("%s boot %d", b.Plan.Stack, b.ID)
+	switch {
+	case m.Parked != "":
+		st.cond, st.mark, st.word, st.now = failed, cell.Failed, "parked", m.Parked
+	case len(x.queue[m.ID]) > 0:
+		st.cond, st.mark, st.word = booting, cell.Booting, "waking"
+		st.now = fmt.Sprintf("%s boot %d is next", x.queue[m.ID][0].Plan.Stack, x.queue[m.ID][0].ID)
+	case !booted:
+	case b.State == lab.Failed:
+		st.cond, st.mark, st.word, st.now = failed, cell.Failed, "failed", what
+		if b.Reason != "" {
+			st.now += ": " + b.Reason
+		}
+	case b.State == lab.Done && live.Power != "off":
+		st.mark, st.word, st.now = cell.Done, "done", what
+	case b.State == lab.Done || b.State == lab.Revoked:
+		st.now = what + " " + string(b.State)
+	}
+	return st
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// A row of the machines list.
+type machineRow struct {
+	lab.Machine
+	status
+	live lab.Live
+}
+
+// machineRows returns all machines, those that need a person first.
+func machineRows(x *index, now time.Time) []machineRow {
+	rows := make([]machineRow, 0, len(x.snap.Machines))
+	for _, m := range x.snap.Machines {
+		rows = append(rows, machineRow{m, stateOf(x, m, now), x.snap.Live[m.ID]})
+	}
+	slices.SortFunc(rows, func(a, b machineRow) int {
+		return cmp.Or(cmp.Compare(a.cond, b.cond), cmp.Compare(a.label(), b.label()), cmp.Compare(a.ID, b.ID))
+	})
+	return rows
+}
+
+// label is the machine's name, or the end of its address while it has none: the beginning is the vendor's and the same
+// for all of its cards.
+func (r machineRow) label() string {
+	if r.Name == "" && len(r.MACs) > 0 && len(r.MACs[0]) == 17 {
+		return "…" + string(r.MACs[0][9:])
+	}
+	return r.Label()
+}
+
+// kind says what the machine is made of.
+func (r machineRow) kind() string {
+	switch {
+	case r.Virtual != nil:
+		return "qemu"
+	case r.Standing == lab.Unknown:
+		return "new"
+	}
+	return "metal"
+}
