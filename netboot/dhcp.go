@@ -32,10 +32,11 @@ type dhcp struct {
 	mode   func() string // server, proxy, or anything else for silence
 	script func(lab.MAC) string
 
+	said sayings
+
 	mu       sync.Mutex
 	declined map[netip.Addr]time.Time // until when an address is not lent, because somebody else has it
 	locals   map[lab.MAC]local        // who was last told, by silence, to boot its own disk
-	said     map[string]time.Time     // so that a client that asks every second does not fill the log
 }
 
 // A local is a decision that holds for one round of packets, from DISCOVER to what a ROM asks after it.
@@ -46,7 +47,7 @@ type local struct {
 
 func newDHCP(l *lab.Lab, log *slog.Logger, self netip.Addr, wire netip.Prefix, pool lab.Pool, mode func() string, script func(lab.MAC) string) *dhcp {
 	d := &dhcp{lab: l, log: log, self: self, wire: wire, pool: pool, mode: mode, script: script,
-		declined: map[netip.Addr]time.Time{}, locals: map[lab.MAC]local{}, said: map[string]time.Time{}}
+		declined: map[netip.Addr]time.Time{}, locals: map[lab.MAC]local{}}
 	d.pool.Not = d.occupied
 	return d
 }
@@ -266,17 +267,7 @@ func (d *dhcp) complain(a ask, m lab.Machine, err error) {
 		return
 	}
 	text := fmt.Sprintf("%s from %s: no answer: %v", a.kind, a.mac, err)
-	d.mu.Lock()
-	last := d.said[text]
-	if len(d.said) > 256 {
-		clear(d.said)
-	}
-	silent := time.Since(last) < 30*time.Second
-	if !silent {
-		d.said[text] = time.Now()
-	}
-	d.mu.Unlock()
-	if !silent {
+	if d.said.fresh(text, 30*time.Second) {
 		d.lab.Log(lab.Line{Machine: m.ID, Source: "dhcp", Text: text})
 	}
 }

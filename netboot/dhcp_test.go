@@ -108,7 +108,9 @@ func desk(t testing.TB, mode string) (*dhcp, *lab.Lab) {
 	say(t, l, lab.AddMachine{Name: "nuc-1", MACs: []string{adoptedMAC}}, lab.AddMachine{Name: "toaster", MACs: []string{ignoredMAC}}, lab.Ignore{Machine: "toaster"})
 	wire := netip.MustParsePrefix("10.77.0.1/24")
 	return newDHCP(l, slog.New(slog.DiscardHandler), wire.Addr(), wire, poolOf(wire), func() string { return mode },
-		func(m lab.MAC) string { return "http://10.77.0.1/boot/" + strings.ReplaceAll(string(m), ":", "-") + ".ipxe" }), l
+		func(m lab.MAC) string {
+			return "http://10.77.0.1/boot/" + strings.ReplaceAll(string(m), ":", "-") + ".ipxe"
+		}), l
 }
 
 // show writes a reply for golden files and messages.
@@ -283,20 +285,22 @@ func TestMalformed(t *testing.T) {
 	good := packet(t, dhcpv4.MessageTypeDiscover, adoptedMAC, rom(0)).ToBytes()
 	change := func(f func([]byte) []byte) []byte { return f(bytes.Clone(good)) }
 	rows := map[string][]byte{
-		"empty":            nil,
-		"short":            good[:200],
-		"no cookie":        change(func(b []byte) []byte { b[236] = 0; return b }),
-		"reply":            change(func(b []byte) []byte { b[0] = 2; return b }),
-		"opcode 0":         change(func(b []byte) []byte { b[0] = 0; return b }),
-		"token ring":       change(func(b []byte) []byte { b[1] = 6; return b }),
-		"hlen 0":           change(func(b []byte) []byte { b[2] = 0; return b }),
-		"hlen 16":          change(func(b []byte) []byte { b[2] = 16; return b }),
-		"hlen 200":         change(func(b []byte) []byte { b[2] = 200; return b }),
-		"group address":    change(func(b []byte) []byte { b[28] |= 1; return b }),
-		"empty address":    change(func(b []byte) []byte { copy(b[28:], make([]byte, 6)); return b }),
-		"cut option":       change(func(b []byte) []byte { return append(b[:240], 53, 200, 1) }),
-		"BOOTP":            change(func(b []byte) []byte { return append(b[:240], 255) }),
-		"option of 510":    change(func(b []byte) []byte { return append(append(append(b[:240], 53, 1, 1), bytes.Repeat(append([]byte{61, 255}, make([]byte, 255)...), 2)...), 255) }),
+		"empty":         nil,
+		"short":         good[:200],
+		"no cookie":     change(func(b []byte) []byte { b[236] = 0; return b }),
+		"reply":         change(func(b []byte) []byte { b[0] = 2; return b }),
+		"opcode 0":      change(func(b []byte) []byte { b[0] = 0; return b }),
+		"token ring":    change(func(b []byte) []byte { b[1] = 6; return b }),
+		"hlen 0":        change(func(b []byte) []byte { b[2] = 0; return b }),
+		"hlen 16":       change(func(b []byte) []byte { b[2] = 16; return b }),
+		"hlen 200":      change(func(b []byte) []byte { b[2] = 200; return b }),
+		"group address": change(func(b []byte) []byte { b[28] |= 1; return b }),
+		"empty address": change(func(b []byte) []byte { copy(b[28:], make([]byte, 6)); return b }),
+		"cut option":    change(func(b []byte) []byte { return append(b[:240], 53, 200, 1) }),
+		"BOOTP":         change(func(b []byte) []byte { return append(b[:240], 255) }),
+		"option of 510": change(func(b []byte) []byte {
+			return append(append(append(b[:240], 53, 1, 1), bytes.Repeat(append([]byte{61, 255}, make([]byte, 255)...), 2)...), 255)
+		}),
 		"unending options": change(func(b []byte) []byte { return append(b[:240], 53, 1, 1) }),
 	}
 	d, l := desk(t, "server")
