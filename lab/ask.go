@@ -279,7 +279,7 @@ func (d *draft) powered(p Powered) error {
 	}
 	live.Power, live.Note = p.State, ""
 	if p.Err != nil {
-		live.Note = p.Err.Error()
+		live.Note = Clean(p.Err.Error())
 	}
 	if p.State == "off" {
 		live.Agent = false
@@ -291,7 +291,7 @@ func (d *draft) powered(p Powered) error {
 	switch {
 	case !busy:
 	case p.Err != nil && p.Order != "" && b.State == Starting:
-		d.strike(b, "power "+p.Order+": "+p.Err.Error())
+		d.strike(b, "power "+p.Order+": "+live.Note)
 	case p.Err == nil && p.Order != "" && p.Order != "off" && b.State == Starting:
 		d.climbed(m, RungPower)
 	case p.State == "off" && live.Order == "" && slices.Contains([]State{Starting, Working, Handover, Running}, b.State):

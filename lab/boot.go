@@ -24,11 +24,11 @@ const (
 
 // Moves is the whole life of a boot: what may follow each state. A state without a row is final.
 var Moves = map[State][]State{
-	Queued:   {Starting, Failed, Revoked},
+	Queued:   {Starting, Revoked},
 	Starting: {Working, Queued, Failed, Revoked},
-	Working:  {Handover, Starting, Queued, Failed, Revoked},
-	Handover: {Running, Starting, Done, Queued, Failed, Revoked},
-	Running:  {Done, Starting, Queued, Failed, Revoked},
+	Working:  {Handover, Queued, Failed, Revoked},
+	Handover: {Running, Done, Queued, Failed, Revoked},
+	Running:  {Done, Queued, Failed, Revoked},
 }
 
 // Final says that the boot's record will not change any more. Only then has it left the queue.
@@ -127,7 +127,7 @@ func (d *draft) strike(b Boot, reason string) {
 	b.Strikes++
 	d.voidTicket(b.Machine)
 	if b.Strikes < MaxStrikes {
-		d.move(b, Queued, fmt.Sprintf("attempt %d: %s; it is tried again", b.Attempt, reason))
+		d.requeue(b, fmt.Sprintf("attempt %d: %s; it is tried again", b.Attempt, reason))
 		return
 	}
 	d.move(b, Failed, fmt.Sprintf("%s (%d attempts)", reason, b.Strikes))
@@ -135,6 +135,14 @@ func (d *draft) strike(b Boot, reason string) {
 	m.Parked = fmt.Sprintf("boot %d failed %d times: %s", b.ID, b.Strikes, reason)
 	d.put(m)
 	d.fact(m.ID, b.ID, "%s is parked", m.Label())
+}
+
+// requeue takes a boot back to the head of its machine's queue.
+func (d *draft) requeue(b Boot, reason string) {
+	if q := d.QueueOf(b.Machine); len(q) > 0 {
+		b.Order = min(b.Order, q[0].Order-1)
+	}
+	d.move(b, Queued, reason)
 }
 
 // Active returns the boot that the machine is busy with.
@@ -244,9 +252,7 @@ func (v Stop) decide(d *draft) error {
 	if err != nil {
 		return err
 	}
-	if v.Reason == "" {
-		v.Reason = "stopped by the operator"
-	}
+	v.Reason = or(Clean(v.Reason), "stopped by the operator")
 	switch {
 	case b.State.Final():
 		return fmt.Errorf("boot %d is over (%s): %w", b.ID, b.State, ErrBusy)
@@ -299,10 +305,16 @@ func (v Retry) decide(d *draft) error {
 	if !b.State.Final() {
 		return fmt.Errorf("boot %d is still %s: %w", b.ID, b.State, ErrBusy)
 	}
+	if m.Standing != Adopted {
+		return fmt.Errorf("%s is %s; carte machine adopt %s --name NAME comes first: %w", m.Label(), m.Standing, m.Label(), ErrRefused)
+	}
 	for _, l := range b.Plan.Layers {
-		if _, ok := d.Versions[l.Ref.String()]; !ok {
+		if d.Versions[l.Ref.String()].Root != l.Root { // the name may have come back with other bytes
 			return fmt.Errorf("boot %d needs %s, which was removed: %w", b.ID, l.Ref, ErrNotFound)
 		}
+	}
+	if err := armedFor(m, b.Plan); err != nil {
+		return err
 	}
 	n := Boot{ID: d.LastBoot + 1, Machine: m.ID, Plan: b.Plan, State: Queued, Order: b.Order, Climbs: []Climb{}, Metrics: map[string]Metric{}, Queued: d.at, Since: d.at}
 	n.Moved.Total = b.Plan.Bytes()

@@ -66,15 +66,16 @@ func (l *Lab) Console(ctx context.Context, machine int64, lines []string) error 
 	var misheard []error
 	_, err := l.do(ctx, func(d *draft) error {
 		for _, line := range lines {
+			line = Clean(line)
 			s, ok, err := ParseSaying(line)
-			if err != nil {
-				misheard = append(misheard, err)
-			}
 			if !ok && strings.HasSuffix(strings.TrimSpace(line), "login:") {
 				s, ok = Saying{Word: "ready"}, true
 			}
 			if ok && err == nil {
-				d.hear(machine, s)
+				err = d.hear(machine, s)
+			}
+			if err != nil {
+				misheard = append(misheard, err)
 			}
 		}
 		return nil
@@ -85,21 +86,27 @@ func (l *Lab) Console(ctx context.Context, machine int64, lines []string) error 
 	return err
 }
 
+// maxMetrics is how many differently named numbers a boot keeps; a system that makes up names stops there.
+const maxMetrics = 1000
+
 // hear lets the boot whose system was started act on what that system says.
-func (d *draft) hear(machine int64, s Saying) {
+func (d *draft) hear(machine int64, s Saying) error {
 	b, ok := d.Active(machine)
-	if !ok || b.State != Handover && b.State != Running || b.Plan.Start == StartDisk && b.Rung() == RungVerify {
-		return
+	if !ok || b.State != Handover && b.State != Running || !b.Rung().Reached(RungHandover) {
+		return nil
 	}
 	if b.State == Handover {
 		b.climb(RungRun, d.at)
 		b = d.move(b, Running, "")
-		if b.Plan.Until == RungRun {
+		if b.Plan.Until == RungRun && s.Word != "fail" {
 			b = d.move(b, Done, "")
 		}
 	}
 	switch s.Word {
 	case "metric":
+		if _, known := b.Metrics[s.Name]; !known && len(b.Metrics) >= maxMetrics {
+			return fmt.Errorf("metric %s: boot %d has reported %d others, which is the most: %w", s.Name, b.ID, maxMetrics, ErrRefused)
+		}
 		m := Metric{d.LastMetric + 1, b.ID, s.Name, s.Value, s.Unit, d.at}
 		metrics := map[string]Metric{}
 		for k, v := range b.Metrics {
@@ -119,4 +126,5 @@ func (d *draft) hear(machine int64, s Saying) {
 			d.move(b, Failed, or(s.Text, "the system said that its run failed"))
 		}
 	}
+	return nil
 }

@@ -14,6 +14,7 @@ func (l *Lab) Claim(ctx context.Context, c Claim) (o Orders, err error) {
 		if err != nil {
 			return err
 		}
+		c.Inventory.tidy()
 		c.Inventory.At = d.at
 		m.Inventory = &c.Inventory
 		if m.UUID == "" {
@@ -35,7 +36,7 @@ func (d *draft) cards(m Machine) {
 	macs := slices.Clone(m.MACs)
 	for _, nic := range m.Inventory.NICs {
 		o, owned := d.owner(nic.MAC)
-		if owned && o.ID == m.ID || nic.MAC == "" {
+		if slices.Contains(macs, nic.MAC) {
 			continue
 		}
 		if owned && o.Standing != Unknown {
@@ -142,6 +143,9 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 		return Reply{}, nil
 	}
 	if last, ok := d.Boots[r.Boot]; ok && last.State.Final() && m.Ticket.Boot == r.Boot {
+		if last.State == Done && r.Rung == RungHandover {
+			return Reply{}, nil // the report that handed over, once more
+		}
 		return Reply{Revoke: "the boot is over: " + or(last.Reason, string(last.State))}, nil
 	}
 	if !busy || b.ID != r.Boot || b.State != Working {
@@ -153,6 +157,7 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 	if _, ok := StepOf(r.Rung); !ok && r.Rung != "" {
 		return Reply{}, fmt.Errorf("rung %q: %w", r.Rung, ErrInvalid)
 	}
+	r.Error = Clean(r.Error)
 	was, rungs := b.Moved, len(b.Climbs)
 	b.Moved = r.Moved
 	b.Moved.Total = was.Total

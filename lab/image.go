@@ -183,6 +183,7 @@ func (v AddVersion) decide(d *draft) error {
 		}
 		v.Parent = newest.Number
 	}
+	v.Message, v.Author, v.Found = Clean(v.Message), Clean(v.Author), Clean(v.Found)
 	im.Latest++
 	v.Number, v.At = im.Latest, d.at
 	d.put(im, v.Version)

@@ -100,11 +100,16 @@ func (l *Lab) Tail(ctx context.Context, t Tail) (lines []Line, next, lost int64,
 	}
 }
 
+// unprintable runes steer a terminal, change the direction of writing, or have no width.
+func unprintable(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Variation_Selector)
+}
+
 // Clean makes text from a machine safe to show: escape sequences, control characters, and characters that change the
 // direction of writing or have no width are left out, a tab is a space, broken UTF-8 is U+FFFD. At most maxLine bytes.
 func Clean(s string) string {
 	if len(s) > maxLine {
-		s = strings.ToValidUTF8(s[:maxLine], "") + "…"
+		s = cut(s, maxLine)
 	}
 	plain := true
 	for i := range len(s) {
@@ -126,13 +131,22 @@ func Clean(s string) string {
 			b.WriteByte(' ')
 		case r == utf8.RuneError && n == 1:
 			b.WriteRune(utf8.RuneError)
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Variation_Selector):
+		case unprintable(r):
 		default:
 			b.WriteRune(r)
 		}
 		i += n
 	}
-	return b.String()
+	return cut(b.String(), maxLine) // broken bytes became longer
+}
+
+// cut shortens s to at most limit bytes, the sign that it was cut among them.
+func cut(s string, limit int) string {
+	const sign = "…"
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit-len(sign)], "") + sign
 }
 
 // escape is the length of the escape sequence that s begins with (ECMA-48, 5.4 and 5.6).
@@ -159,5 +173,9 @@ func escape(s string) int {
 		}
 		return len(s)
 	}
-	return 2
+	i := 1
+	for i < len(s) && s[i] >= 0x20 && s[i] <= 0x2f { // such as ESC ( B
+		i++
+	}
+	return min(i+1, len(s))
 }

@@ -40,7 +40,9 @@ func (v AddMachine) decide(d *draft) error {
 		} else if ok {
 			return fmt.Errorf("%s belongs to %s: %w", mac, o.Label(), ErrBusy)
 		}
-		m.MACs = append(m.MACs, mac)
+		if !slices.Contains(m.MACs, mac) {
+			m.MACs = append(m.MACs, mac)
+		}
 	}
 	if v.Virtual != nil {
 		if err := m.virtual(*v.Virtual, d); err != nil {
@@ -67,6 +69,8 @@ func (m *Machine) virtual(v Virtual, d *draft) error {
 		return fmt.Errorf("%d CPUs: from 1 to 64: %w", v.CPUs, ErrInvalid)
 	case v.MemoryBytes < MinMemory:
 		return fmt.Errorf("%s of memory: the agent needs at least %s: %w", Bytes(v.MemoryBytes), Bytes(MinMemory), ErrInvalid)
+	case checkName("wire", v.Wire) != nil || len(v.Wire) > 15:
+		return fmt.Errorf("wire %q is neither user nor the name of a tap interface, of at most 15 letters: %w", v.Wire, ErrInvalid)
 	case v.DiskBytes < 1<<20 || v.DiskBytes%512 != 0:
 		return fmt.Errorf("a disk of %s: at least 1 MiB, in whole sectors of 512 bytes: %w", Bytes(v.DiskBytes), ErrInvalid)
 	}
@@ -82,8 +86,9 @@ func (m *Machine) virtual(v Virtual, d *draft) error {
 	}
 	h := hex.EncodeToString(sum[3:19])
 	m.UUID = fmt.Sprintf("%s-%s-4%s-8%s-%s", h[0:8], h[8:12], h[13:16], h[17:20], h[20:32])
+	v.Serial = "carte-" + hex.EncodeToString(sum[20:24])
 	m.Virtual, m.Power = &v, Power{Driver: "qemu"}
-	m.Arms = []Arm{{DiskID: DiskID{Serial: "carte-" + hex.EncodeToString(sum[20:24]), Bytes: v.DiskBytes}, At: d.at}}
+	m.Arms = []Arm{{DiskID: DiskID{Serial: v.Serial, Bytes: v.DiskBytes}, At: d.at}}
 	return nil
 }
 
@@ -124,8 +129,10 @@ func (v Adopt) decide(d *draft) error {
 	if m.Standing == Adopted {
 		return fmt.Errorf("%s is adopted already: %w", m.Label(), ErrBusy)
 	}
-	if err := d.freeName(v.Name); err != nil {
-		return err
+	if v.Name != m.Name { // an ignored machine still has its name
+		if err := d.freeName(v.Name); err != nil {
+			return err
+		}
 	}
 	m.Name, m.Standing = v.Name, Adopted
 	d.put(m)
@@ -235,6 +242,9 @@ var Settings = []Setting{
 		if v == m.Name {
 			return nil
 		}
+		if m.Standing == Unknown {
+			return fmt.Errorf("%s is %s; carte machine adopt %s --name %s names it: %w", m.Label(), m.Standing, m.Label(), v, ErrRefused)
+		}
 		m.Name = v
 		return d.freeName(v)
 	}},
@@ -246,10 +256,13 @@ var Settings = []Setting{
 		if (driver == "qemu") != (m.Virtual != nil) {
 			return fmt.Errorf("driver %s: qemu is for virtual machines and for them alone: %w", driver, ErrInvalid)
 		}
-		if (driver == "exec") != (command != "") {
+		if (driver == "exec") != (strings.TrimSpace(command) != "") {
 			return fmt.Errorf("driver exec needs its command, as in exec:/usr/local/bin/plug 3: %w", ErrInvalid)
 		}
-		m.Power = Power{Driver: driver, Exec: strings.Fields(command)}
+		m.Power = Power{Driver: driver}
+		if command != "" {
+			m.Power.Exec = strings.Fields(command)
+		}
 		return nil
 	}},
 	{"warm", "yes: keep the agent running when nothing is queued; no: boot the local disk", func(_ *draft, m *Machine, v string) error {
@@ -260,7 +273,7 @@ var Settings = []Setting{
 		return nil
 	}},
 	{"note", "free text", func(_ *draft, m *Machine, v string) error {
-		if firstControl(v) >= 0 || len(v) > 200 {
+		if len(v) > 200 {
 			return fmt.Errorf("a note is one line of at most 200 letters: %w", ErrInvalid)
 		}
 		m.Note = v
@@ -291,6 +304,9 @@ func (v SetMachine) decide(d *draft) error {
 		i := slices.Index(names, name)
 		if i < 0 {
 			return fmt.Errorf("setting %q: %w%s", name, ErrInvalid, among("; there are ", names))
+		}
+		if firstControl(v.Values[name]) >= 0 {
+			return fmt.Errorf("setting %s=%q: control characters and broken UTF-8 are not allowed: %w", name, v.Values[name], ErrInvalid)
 		}
 		if err := Settings[i].set(d, &m, v.Values[name]); err != nil {
 			return err

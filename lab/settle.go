@@ -86,6 +86,9 @@ func (d *draft) overdue(b Boot) {
 		for i < len(Ladder)-1 && b.State == Starting && (Ladder[i].Rung == RungTFTP || Ladder[i].Rung == RungDHCP && m.Virtual != nil) {
 			i++ // not every way of booting has these
 		}
+		if b.State == Handover { // an agent that had nothing to write skips rungs
+			i = max(i, RungHandover.index())
+		}
 		if step := Ladder[i]; step.Limit > 0 && stood > step.Limit && !(i == 0 && m.Power.Driver == "manual") {
 			d.strike(b, fmt.Sprintf("it did not reach the rung %s within %s: %s", step.Rung, step.Limit, step.Cause))
 		}
@@ -109,14 +112,18 @@ func restarted(d *draft) error {
 		m := d.Machines[b.Machine]
 		live := d.live(m.ID)
 		live.Seen = d.at
+		if m.Virtual == nil {
+			b.Since = d.at
+			d.put(b)
+		}
 		switch {
 		case m.Virtual != nil && b.Revoke != "":
 			d.voidTicket(m.ID)
 			d.move(b, Revoked, b.Revoke)
 		case m.Virtual != nil:
 			d.voidTicket(m.ID)
-			d.move(b, Queued, "the server was restarted, and its virtual machines with it")
-		case b.State == Starting && b.Rung() == "":
+			d.requeue(b, "the server was restarted, and its virtual machines with it")
+		case b.State == Starting && b.Rung() == "" && m.Power.Driver != "manual":
 			live.Order = "cycle"
 			d.put(live)
 		default:

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"carte/lab/chunk"
 )
@@ -121,7 +123,7 @@ func (v NewStack) decide(d *draft) error {
 		return fmt.Errorf("stack %s has %d images; a stack takes exactly one system image: %w", v.Name, len(v.Layers), ErrInvalid)
 	}
 	if bad := firstControl(v.Cmdline); bad >= 0 {
-		return fmt.Errorf("stack %s: byte %d of the command line is a control character: %w", v.Name, bad, ErrInvalid)
+		return fmt.Errorf("stack %s: byte %d of the command line is a control character or broken UTF-8: %w", v.Name, bad, ErrInvalid)
 	}
 	for _, ref := range v.Layers {
 		if _, err := d.Snapshot.Version(ref); err != nil {
@@ -136,9 +138,10 @@ func (v NewStack) decide(d *draft) error {
 	return nil
 }
 
+// firstControl returns where s has something that Clean would take out, or -1.
 func firstControl(s string) int {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] == 0x7f {
+	for i, r := range s {
+		if r == '\t' || unprintable(r) || r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD") {
 			return i
 		}
 	}
