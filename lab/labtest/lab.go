@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -237,22 +238,11 @@ func FileRoot(t testing.TB, file string, bytes int64) chunk.ID {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	m, err := chunk.Scan(t.Context(), &limited{f, bytes}, nil)
+	m, err := chunk.Scan(t.Context(), io.LimitReader(f, bytes), nil)
 	if err != nil || m.Size != bytes {
 		t.Fatalf("%s: %d of %d bytes: %v", file, m.Size, bytes, err)
 	}
 	return m.Root()
-}
-
-type limited struct {
-	f    *os.File
-	left int64
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	n, err := l.f.Read(p[:min(int64(len(p)), l.left)])
-	l.left -= int64(n)
-	return n, err
 }
 
 // Metal adds a simulated machine to the lab as a real one whose address is known: it is turned on once, so that the lab
