@@ -12,7 +12,7 @@ PAYLOAD            = netboot/payload/bin
 
 .PHONY: payload build
 
-# Both files are made in bin/payload and moved into place only when they differ, so
+# These files are made in bin/payload and moved into place only when they differ, so
 # that a build at the same time never embeds half a file, and that an unchanged
 # payload does not rebuild carte. The agent runs on the machines (x86-64), whatever
 # this computer is; it carries no version, so that it changes only when its code does.
@@ -21,7 +21,8 @@ payload:
 	@$(GO) mod download $(KERNEL_MODULE)
 	@kernel=$$($(GO) list -m -f '{{.Dir}}' $(KERNEL_MODULE)) && install -m 644 "$$kernel/vmlinuz" bin/payload/vmlinuz
 	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 $(GO) build $(GOFLAGS_REPEATABLE) -ldflags '$(LDFLAGS_REPEATABLE)' -o bin/payload/agent ./agent/init
-	@for f in vmlinuz agent; do \
+	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 $(GO) build $(GOFLAGS_REPEATABLE) -ldflags '$(LDFLAGS_REPEATABLE)' -o bin/payload/demo ./agent/demo
+	@for f in vmlinuz agent demo; do \
 		cmp -s bin/payload/$$f $(PAYLOAD)/$$f || { mv bin/payload/$$f $(PAYLOAD)/$$f && echo "payload: new $$f"; } || exit 1; \
 	done
 

@@ -37,6 +37,7 @@ var ErrMissing = errors.New("this carte was built without its payload: run `make
 const (
 	KernelFile   = "vmlinuz"
 	AgentFile    = "agent"
+	DemoFile     = "demo"
 	UndionlyFile = "undionly.kpxe" // BIOS: iPXE over the card's own UNDI driver
 	IPXEFile     = "ipxe.efi"      // x86-64 UEFI: iPXE with its own drivers
 )
