@@ -1,0 +1,168 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"carte/lab"
+)
+
+// say says one random thing: three times of four what moves a boot on, else anything.
+func (w *world) say() error {
+	s := w.snapshot()
+	if all := s.SortedMachines(); len(all) > 0 && w.IntN(3) > 0 {
+		m := all[w.IntN(len(all))]
+		if _, busy := s.Active(m.ID); busy || w.IntN(3) == 0 {
+			return w.onward(s, m)
+		}
+		_, err := w.l.Say(w.t.Context(), lab.Queue{Machine: m.Label(), Stack: pick(w.Rand, "s-debian", "s-tree")})
+		return err
+	}
+	switch w.IntN(10) {
+	case 0, 1, 2, 3:
+		_, err := w.l.Say(w.t.Context(), w.verb())
+		return err
+	case 4:
+		w.now = w.now.Add(pick(w.Rand, 20*time.Second, 61*time.Second, 4*time.Minute, 20*time.Minute))
+		_, _, err := w.l.SeenMachine(w.t.Context(), "", "", "", false) // says nothing: time alone acts
+		return err
+	case 5:
+		if w.IntN(8) == 0 {
+			w.restart()
+		}
+		return nil
+	case 6:
+		_, err := w.l.Lease(w.t.Context(), w.mac(), pool)
+		return err
+	case 7:
+		rung := pick(w.Rand, lab.RungDHCP, lab.RungTFTP, lab.RungKernel, lab.RungInitrd, "nonsense")
+		_, _, err := w.l.SeenMachine(w.t.Context(), w.mac(), rung, "10.0.0.9", w.IntN(2) == 0)
+		return err
+	case 8:
+		_, err := w.l.Claim(w.t.Context(), w.claim(lab.Machine{}))
+		return err
+	}
+	return w.script(w.mac())
+}
+
+// onward does what the machine would do next, mostly.
+func (w *world) onward(s lab.Snapshot, m lab.Machine) error {
+	ctx := w.t.Context()
+	b, busy := s.Active(m.ID)
+	if len(m.MACs) == 0 || w.IntN(12) == 0 {
+		return w.powered(m)
+	}
+	switch {
+	case w.IntN(25) == 0 && busy:
+		_, err := w.l.Say(ctx, lab.Stop{Boot: b.ID})
+		return err
+	case !busy || b.State == lab.Starting && (m.Ticket.Boot != b.ID || w.IntN(3) == 0):
+		return w.script(m.MACs[0])
+	case b.State == lab.Starting:
+		_, err := w.l.Claim(ctx, w.claim(m))
+		return err
+	case b.State == lab.Working:
+		return w.report(b)
+	case w.IntN(4) == 0:
+		return w.script(m.MACs[0])
+	}
+	return w.l.Console(ctx, m.ID, []string{pick(w.Rand, "debian login:", "[ 1.5] ::carte ready", "::carte metric t=1.5e-3 ms", "::carte metric bad=NaN",
+		"::carte done", "::carte fail it \x1b[31mbroke\xff", "::carte fail", "noise", "::carte metric t=\xff", "::carte metric n=3 \xfe\u202e")})
+}
+
+func (w *world) script(mac lab.MAC) error {
+	s, err := w.l.Script(w.t.Context(), mac, "10.0.0.8")
+	if s.Token != "" && err == nil {
+		w.tokens = append(w.tokens, s.Token)
+	}
+	return err
+}
+
+func (w *world) claim(m lab.Machine) lab.Claim {
+	w.keys = append(w.keys, key(len(w.keys)))
+	c := lab.Claim{Token: "1.1.00", Key: w.keys[len(w.keys)-1], Inventory: w.inventory(m)}
+	if n := len(w.tokens); n > 0 && w.IntN(10) > 0 {
+		c.Token = w.tokens[max(0, n-1-w.IntN(3))]
+	}
+	return c
+}
+
+func (w *world) report(b lab.Boot) error {
+	r := lab.Report{Boot: b.ID, Progress: lab.Progress{Done: 5, Of: 10, Rate: 2}, Moved: lab.Moved{Read: w.Int64N(100)}}
+	switch w.IntN(10) {
+	case 0:
+		r.Error, r.Fatal = "it broke \xff", w.IntN(3) == 0
+	case 1:
+		r.Revoked = true
+	case 2, 3:
+		r.Rung, r.Writing = lab.RungWrite, true
+	case 4, 5, 6:
+		r.Rung, r.Proven = lab.RungHandover, true
+	case 7:
+		r.Rung = lab.RungHandover
+	default:
+		r.Rung = pick(w.Rand, lab.RungProbe, lab.RungHash, lab.RungFetch, lab.RungVerify, lab.RungRun, "")
+	}
+	if len(w.keys) == 0 {
+		return nil
+	}
+	var err error
+	for i := len(w.keys) - 1; i >= max(0, len(w.keys)-6); i-- { // the test does not know which key is this machine's
+		if _, err = w.l.Report(w.t.Context(), w.keys[i], r); err == nil {
+			break
+		}
+	}
+	return err
+}
+
+func (w *world) powered(m lab.Machine) error {
+	p := lab.Powered{Machine: m.ID, Order: pick(w.Rand, "", "on", "off", "cycle"), State: pick(w.Rand, "on", "on", "on", "off", "")}
+	if w.IntN(6) == 0 {
+		p.Err = errors.New("no answer\xff")
+	}
+	return w.l.Powered(w.t.Context(), p)
+}
+
+func (w *world) verb() lab.Verb {
+	name := pick(w.Rand, "vm", "metal", "m2", "52:54:00:00:00:01", "52:54:00:00:00:02", "bad/name", "note\xff")
+	boot := w.Int64N(12)
+	image := pick(w.Rand, "debian", "tree")
+	form := map[string]lab.Form{"debian": lab.FormDisk, "tree": lab.FormTree}[image]
+	switch w.IntN(20) {
+	case 0:
+		return lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{}}
+	case 1:
+		return lab.AddMachine{Name: "metal", MACs: []string{string(w.mac()), string(w.mac())}}
+	case 2:
+		return lab.Adopt{Machine: string(w.mac()), Name: name}
+	case 3:
+		return lab.SetMachine{Machine: name, Values: map[string]string{pick(w.Rand, "warm", "parked", "note", "name"): pick(w.Rand, "yes", "no", "m3", "bad\xff", "bad\u202e")}}
+	case 4:
+		return lab.SetMachine{Machine: name, Values: map[string]string{"power": pick(w.Rand, "manual", "wol", "qemu", "exec:/bin/plug 3", "exec: ", "exec:")}}
+	case 5, 6:
+		return lab.ArmDisk{Machine: name, Disk: pick(w.Rand, "S1", "S2", "/dev/sdb"), Confirm: pick(w.Rand, name, ""), Disarm: w.IntN(6) == 0}
+	case 7:
+		if w.IntN(4) > 0 {
+			return lab.PowerMachine{Machine: name, Want: pick(w.Rand, "on", "off", "cycle", "up")}
+		}
+		return pick[lab.Verb](w.Rand, lab.Forget{Machine: name, Confirm: name}, lab.Ignore{Machine: name})
+	case 8:
+		ref := lab.Ref{Name: image, Version: w.IntN(3)}
+		return lab.RemoveImage{Ref: ref, Confirm: pick(w.Rand, ref.String(), "")}
+	case 9, 10, 11:
+		v := lab.Version{Image: image, Root: w.root(), Bytes: pick[int64](w.Rand, 1<<20, 3<<20, 1<<40), Message: "a\xff\nb"}
+		return lab.AddVersion{Version: v, Kind: pick(w.Rand, "system", "system", "system", "user", "nope"), Form: form}
+	case 12, 13:
+		return lab.NewStack{Name: "s-" + image, Layers: []lab.Ref{{Name: image, Version: w.IntN(2)}}, Cmdline: pick(w.Rand, "", "quiet", "bad\xff")}
+	case 14:
+		return lab.RemoveStack{Name: "s-" + image}
+	case 15:
+		return lab.Stop{Boot: boot, Reason: pick(w.Rand, "", "why\xff")}
+	case 16:
+		return lab.Retry{Boot: boot}
+	case 17:
+		return lab.MoveBoot{Boot: boot, Before: w.Int64N(12), Machine: pick(w.Rand, "", "vm", "metal")}
+	}
+	return lab.Queue{Machine: name, Stack: fmt.Sprint("s-", image)}
+}
