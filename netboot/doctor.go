@@ -86,9 +86,9 @@ func portFindings(ctx context.Context, c Config, self string) []lab.Finding {
 		}
 	}
 	for _, p := range []struct{ network, addr, flag string }{
-		{"udp", net.JoinHostPort(self, "69"), "serve another interface"},
-		{"tcp", or(c.Listen, net.JoinHostPort(self, portHTTP)), "choose another with --listen"},
-		{"tcp", or(c.ListenAPI, net.JoinHostPort(self, portAPI)), "choose another with --listen-api"},
+		{"udp", net.JoinHostPort(self, "69"), "stop that, or let it serve another interface alone"},
+		{"tcp", or(c.Listen, net.JoinHostPort(self, portHTTP)), "stop that, or choose another with --listen"},
+		{"tcp", or(c.ListenAPI, net.JoinHostPort(self, portAPI)), "stop that, or choose another with --listen-api"},
 	} {
 		err := tryPort(p.network, p.addr)
 		if err != nil {

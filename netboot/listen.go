@@ -31,7 +31,7 @@ const (
 func openTCP(to []net.Listener, addr, flag string) ([]net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return to, refusedPort(err, "tcp", addr, "choose another with "+flag)
+		return to, refusedPort(err, "tcp", addr, "stop that, or choose another with "+flag)
 	}
 	return append(to, &limited{Listener: l, open: map[netip.Addr]int{}}), nil
 }
@@ -54,7 +54,7 @@ func openUDP(ctx context.Context, ifname string, port int) (*ipv4.PacketConn, er
 	addr := fmt.Sprintf("0.0.0.0:%d", port)
 	c, err := lc.ListenPacket(ctx, "udp4", addr)
 	if err != nil {
-		return nil, refusedPort(err, "udp", addr, "only one DHCP server fits on an interface")
+		return nil, refusedPort(err, "udp", addr, "stop that, only one DHCP server fits on an interface")
 	}
 	return ipv4.NewPacketConn(c), nil
 }
@@ -65,7 +65,7 @@ func refusedPort(err error, proto, addr, fix string) error {
 	name := strings.ToUpper(proto) + " port " + port
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("%s is taken by %s; stop that, or %s: %w", name, holder(proto, port), fix, lab.ErrBusy)
+		return fmt.Errorf("%s is taken by %s; %s: %w", name, holder(proto, port), fix, lab.ErrBusy)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%s may not be opened; run carte as root, or once: sudo setcap cap_net_bind_service,cap_net_raw+ep ./carte: %w", name, lab.ErrRefused)
 	case errors.Is(err, unix.EADDRNOTAVAIL):

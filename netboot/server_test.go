@@ -22,6 +22,7 @@ import (
 
 	"carte/lab"
 	"carte/lab/chunk"
+	"carte/netboot/payload"
 )
 
 // store is a ChunkSource in memory.
@@ -70,14 +71,13 @@ func (s *store) add(seed uint64, n int) chunk.Manifest {
 var (
 	kernelBytes = bytes.Repeat([]byte("kernel "), 40000)
 	initrdBytes = bytes.Repeat([]byte("initrd "), 30000)
-	ipxeBytes   = map[string][]byte{"undionly.kpxe": bytes.Repeat([]byte("undi"), 17000), "ipxe.efi": bytes.Repeat([]byte("efi!"), 30000)}
 )
 
 func testPayload() Payload {
 	return Payload{
 		Kernel:    func() ([]byte, error) { return kernelBytes, nil },
 		Initramfs: func() ([]byte, error) { return initrdBytes, nil },
-		IPXE:      func(name string) ([]byte, bool) { b, ok := ipxeBytes[name]; return b, ok },
+		IPXE:      payload.Payload{}.IPXE,
 	}
 }
 
@@ -96,7 +96,10 @@ var testCert = sync.OnceValue(func() tls.Certificate {
 // start listens and runs a server until the test ends.
 func start(t *testing.T, c Config) *Server {
 	t.Helper()
-	c.Payload, c.Cert, c.Log = testPayload(), testCert(), slog.New(slog.NewTextHandler(t.Output(), nil))
+	if c.Payload.Kernel == nil {
+		c.Payload = testPayload()
+	}
+	c.Cert, c.Log = testCert(), slog.New(slog.NewTextHandler(t.Output(), nil))
 	if c.Chunks == nil {
 		c.Chunks = &store{}
 	}

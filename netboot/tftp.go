@@ -40,7 +40,7 @@ func openTFTP(self netip.Addr) (*net.UDPConn, error) {
 	at := netip.AddrPortFrom(self, 69)
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
 	if err != nil {
-		return nil, refusedPort(err, "udp", at.String(), "let it serve another interface")
+		return nil, refusedPort(err, "udp", at.String(), "stop that, or let it serve another interface alone")
 	}
 	return c, nil
 }
