@@ -231,7 +231,7 @@ func TestParseSize(t *testing.T) {
 func TestParseImport(t *testing.T) {
 	for text, want := range map[string]lab.Import{
 		"/x/debian.img.zst": {Name: "debian", Kind: "system", Form: lab.FormDisk, File: "/x/debian.img.zst"},
-		"a.tar.gz root":     {Name: "root", Kind: "system", Form: lab.FormTree, File: "a.tar.gz"},
+		"a.ext4.gz root":    {Name: "root", Kind: "system", Form: lab.FormTree, File: "a.ext4.gz"},
 	} {
 		if _, got, err := ParseImport(text); err != nil || got != want {
 			t.Errorf("ParseImport(%q) = %+v, %v", text, got, err)

@@ -113,8 +113,7 @@ var stacks = []Action{
 	},
 }
 
-// ParseImport reads "FILE [NAME]" as an import of kind system. Without a name it is the file's, without its endings;
-// a file ending in .tar or .tar.* is a tree, any other a disk.
+// ParseImport reads "FILE [NAME]" as an import of kind system. Without a name it is the file's, without its endings.
 func ParseImport(text string) (file string, i lab.Import, err error) {
 	words := strings.Fields(text)
 	if len(words) == 0 || len(words) > 2 {
@@ -133,10 +132,9 @@ func ParseImport(text string) (file string, i lab.Import, err error) {
 	return file, i, nil
 }
 
-// FormByName guesses an image's form from its file's name.
+// FormByName guesses an image's form from its file's name: .ext4 is a tree, whatever it is packed in, all else a disk.
 func FormByName(file string) lab.Form {
-	base := strings.ToLower(path.Base(file))
-	if strings.HasSuffix(base, ".tgz") || strings.Contains(base+".", ".tar.") {
+	if strings.Contains(strings.ToLower(path.Base(file))+".", ".ext4.") {
 		return lab.FormTree
 	}
 	return lab.FormDisk

@@ -1,0 +1,230 @@
+// Command carte netboots the spare machines beside your desk and lays operating systems on their disks. This file is
+// wiring and nothing else: it hands the parts to one another, and the whole to the command line.
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"carte/lab"
+	"carte/lab/remote"
+	"carte/netboot"
+	"carte/netboot/payload"
+	"carte/netboot/power"
+	"carte/netboot/qemu"
+	"carte/store"
+	"carte/store/media"
+	"carte/tui"
+	"carte/tui/cli"
+	_ "carte/tui/quiet" // no package before it may ask the terminal anything
+)
+
+var version = "unknown" // set by make build
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // the second Ctrl-C is the kernel's
+	os.Exit(cli.Run(ctx, host(), cli.Standard(), os.Args[1:]))
+}
+
+func host() cli.Host {
+	return cli.Host{Version: version, Open: open, Serve: serve, Screen: screen, DemoImage: demoImage}
+}
+
+// open opens a state folder for one command. Nothing in it starts.
+func open(ctx context.Context, dir string) (lab.Desk, func() error, error) {
+	s, err := store.Open(ctx, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: time.Now, Secret: s.Secret, Still: true})
+	if err != nil {
+		return nil, nil, errors.Join(err, s.Close())
+	}
+	return &store.Desk{Lab: l, State: s, Looks: looks(payload.Payload{})}, s.Close, nil
+}
+
+// serve runs a lab: everything listens, then everything runs, then with begins; the first that ends ends all.
+func serve(ctx context.Context, o cli.ServeOptions, with func(context.Context, lab.Desk) error) (err error) {
+	desk, err := store.Hold(ctx, o.State, time.Now)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, desk.State.Close()) }()
+	boot := payload.Payload{Dir: o.Config.BootFiles}
+	if err := boot.Check(); err != nil {
+		return err
+	}
+	desk.Looks = looks(boot)
+	log := slog.New(slog.NewTextHandler(logTo(desk.Lab, o.Log), &slog.HandlerOptions{ReplaceAttr: untimed}))
+	nb, err := server(desk, boot, o.Config, log)
+	if err != nil {
+		return err
+	}
+	vms := &power.QEMU{
+		Dir: filepath.Join(o.State, "vm"), Boot: nb.ScriptURL,
+		Console: func(m lab.Machine, lines []string) {
+			if err := desk.Lab.Console(ctx, m.ID, lines); err != nil && ctx.Err() == nil {
+				log.Error("console not heard", "machine", m.Label(), "err", err)
+			}
+		},
+		Ended: func(m lab.Machine, why error) {
+			if err := desk.Lab.Powered(ctx, lab.Powered{Machine: m.ID, State: power.StateOff, Err: why}); err != nil && ctx.Err() == nil {
+				log.Error("power state not noted", "machine", m.Label(), "err", err)
+			}
+		},
+	}
+	drivers := power.Set{"qemu": vms, "wol": power.WOL{Interface: o.Config.Interface}, "exec": power.Exec{}, "manual": power.Manual{}}
+	people := &remote.Server{Desk: desk, Dir: o.State, Version: version, Log: log}
+	if err := nb.Listen(ctx); err != nil {
+		return err
+	}
+	if err := people.Listen(); err != nil {
+		return err
+	}
+	runner := &power.Runner{Lab: desk.Lab, Driver: drivers, Log: log}
+	return together(ctx, desk.Lab.Run, nb.Run, vms.Run, runner.Run, people.Run, func(ctx context.Context) error {
+		if err := with(ctx, desk); err != nil {
+			return err
+		}
+		return errLeft
+	})
+}
+
+// server makes the servers for machines. Their certificate is made once: its hash is on agents' command lines.
+func server(desk *store.Desk, boot payload.Payload, c cli.LabConfig, log *slog.Logger) (*netboot.Server, error) {
+	text, err := desk.State.File("agents-api.pem", func() ([]byte, error) {
+		cert, key, err := netboot.NewCertificate()
+		return append(cert, key...), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var cert tls.Certificate
+	if cert, err = netboot.ReadCertificate(text, text); err != nil {
+		return nil, err
+	}
+	pool, err := c.Addresses()
+	if err != nil {
+		return nil, err
+	}
+	initramfs := func() ([]byte, error) {
+		agent, err := boot.Agent()
+		if err != nil {
+			return nil, err
+		}
+		return payload.Initramfs(agent)
+	}
+	return netboot.New(netboot.Config{
+		Lab: desk.Lab, Chunks: desk.State.Chunks, Log: log, Cert: cert,
+		Payload:   netboot.Payload{Kernel: boot.Kernel, Initramfs: initramfs, IPXE: boot.IPXE},
+		Interface: c.Interface, DHCP: c.DHCP, Pool: pool, Listen: c.Listen, ListenAPI: c.ListenAPI,
+	})
+}
+
+// errLeft ends the lab because its screen was left.
+var errLeft = errors.New("left")
+
+// together runs all of it until the first ends, and waits for the others.
+func together(ctx context.Context, all ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, run := range all {
+		wg.Go(func() { cancel(run(ctx)) })
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != errLeft {
+		return err
+	}
+	return nil
+}
+
+func screen(ctx context.Context, desk lab.Desk, o cli.ScreenOptions) error {
+	t := tui.Options{Name: o.Name, Start: o.Start, Command: o.Command}
+	if o.Own {
+		t.Leave = func(s lab.Snapshot) string {
+			n := 0
+			for _, b := range s.Boots {
+				if b.State != lab.Queued && !b.State.Final() {
+					n++
+				}
+			}
+			if n == 0 {
+				return ""
+			}
+			return fmt.Sprintf("the lab runs in this window: %d boots stop and begin again with the next carte or carte serve", n)
+		}
+	}
+	return tui.Run(ctx, desk, t)
+}
+
+// looks is what the doctor asks of this computer.
+func looks(boot payload.Payload) []func(context.Context) []lab.Finding {
+	return []func(context.Context) []lab.Finding{func(ctx context.Context) []lab.Finding {
+		vm := lab.Finding{What: "virtual machines", Must: true}
+		if tools, err := qemu.Find(ctx); err != nil {
+			vm.Why, vm.Fix = lab.Words(err), qemu.Install
+		} else {
+			vm.OK, vm.Why = true, "QEMU "+tools.Version
+		}
+		files := lab.Finding{What: "kernel and agent", Must: true, OK: boot.Has(), Why: "inside this carte"}
+		if !files.OK {
+			files.Why, files.Fix = payload.ErrMissing.Error(), "make build"
+		}
+		return []lab.Finding{vm, files}
+	}}
+}
+
+// demoImage makes the demo system's file system. The same program gives the same bytes.
+func demoImage(ctx context.Context) (io.ReadCloser, error) {
+	files, err := payload.Payload{}.DemoTree()
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp("", "carte-demo-*.ext4")
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(files)
+	err = errors.Join(os.Remove(f.Name()), media.Tree(ctx, bytes.NewReader(files), f, media.TreeOptions{Label: "carte-demo", UUID: [16]byte(sum[:16])}))
+	if _, seekErr := f.Seek(0, io.SeekStart); err != nil || seekErr != nil {
+		return nil, errors.Join(err, seekErr, f.Close())
+	}
+	return f, nil
+}
+
+// labLog writes lines into the lab's own log.
+type labLog struct{ l *lab.Lab }
+
+func (w labLog) Write(p []byte) (int, error) {
+	w.l.Log(lab.Line{Source: "carte", Text: string(bytes.TrimSpace(p))})
+	return len(p), nil
+}
+
+func logTo(l *lab.Lab, also io.Writer) io.Writer {
+	if also == nil {
+		return labLog{l}
+	}
+	return io.MultiWriter(labLog{l}, also)
+}
+
+// untimed leaves the time to the lab's log, which has its own.
+func untimed(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}

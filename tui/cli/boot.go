@@ -1,0 +1,321 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"carte/lab"
+)
+
+func (c *call) bootCommands() []entry {
+	var on, wait, machine, reason string
+	var timeout time.Duration
+	var before int64
+	var last, first bool
+	return []entry{
+		{
+			use: "boot STACK", action: "boot.queue",
+			example: "  carte boot hpt --on nuc-1\n  carte boot hpt --on nuc-1 --wait done --timeout 10m",
+			flags: func(f *pflag.FlagSet) {
+				f.StringVar(&on, "on", "", "the machine (needed)")
+				f.StringVar(&wait, "wait", "", "wait until the boot has reached a rung, such as run, or is done")
+				f.DurationVar(&timeout, "timeout", 0, "wait at most so long, such as 5m (default: for ever)")
+			},
+			run: func(ctx context.Context, args []string) error { return c.boot(ctx, args[0], on, wait, timeout) },
+		},
+		{
+			use: "boot show BOOT", help: "show a boot with the time of each rung; BOOT is a number, or a machine for its newest",
+			flags: func(f *pflag.FlagSet) { f.StringVar(&wait, "wait", "", "wait until it has reached a rung or is done") },
+			run: func(ctx context.Context, args []string) error {
+				return c.with(ctx, func(d desk) error {
+					s, err := d.Watch(ctx, 0)
+					if err != nil {
+						return err
+					}
+					b, err := findBoot(s, args[0])
+					if err != nil || wait == "" {
+						return c.either(err, func() error { return c.showBoot(s, b) })
+					}
+					return c.follow(ctx, d, b.ID, wait, 0)
+				})
+			},
+		},
+		{
+			use: "boot stop BOOT", action: "boot.stop",
+			flags: func(f *pflag.FlagSet) {
+				f.StringVar(&reason, "reason", "", "why, for the log and the machine's own screen")
+			},
+			run: func(ctx context.Context, args []string) error {
+				return c.sayBoot(ctx, args[0], func(b lab.Boot) lab.Verb { return lab.Stop{Boot: b.ID, Reason: reason} })
+			},
+		},
+		{
+			use: "boot retry BOOT", action: "boot.retry",
+			run: func(ctx context.Context, args []string) error {
+				return c.sayBoot(ctx, args[0], func(b lab.Boot) lab.Verb { return lab.Retry{Boot: b.ID} })
+			},
+		},
+		{
+			use: "queue ls", help: "list the boots that wait or go on",
+			run: func(ctx context.Context, _ []string) error { return c.look(ctx, c.listQueue) },
+		},
+		{
+			use: "queue rm BOOT", action: "queue.rm",
+			run: func(ctx context.Context, args []string) error {
+				return c.with(ctx, func(d desk) error { return c.unqueue(ctx, d, args[0]) })
+			},
+		},
+		{
+			use: "queue mv BOOT", help: "move a boot that waits within the queue, or to another machine",
+			flags: func(f *pflag.FlagSet) {
+				f.Int64Var(&before, "before", 0, "the boot that it is to go before")
+				f.BoolVar(&first, "first", false, "to the head of the queue")
+				f.BoolVar(&last, "last", false, "to the end of the queue")
+				f.StringVar(&machine, "machine", "", "another machine")
+			},
+			run: func(ctx context.Context, args []string) error {
+				given := 0
+				for _, x := range []bool{before != 0, first, last} {
+					if x {
+						given++
+					}
+				}
+				if given > 1 || given == 0 && machine == "" {
+					return fmt.Errorf("where to? one of --before BOOT, --first, --last, or --machine NAME: %w", lab.ErrInvalid)
+				}
+				return c.with(ctx, func(d desk) error {
+					return c.moveBoot(ctx, d, args[0], lab.MoveBoot{Before: before, Machine: machine}, first)
+				})
+			},
+		},
+	}
+}
+
+// either returns err, or what do returns when there is none.
+func (c *call) either(err error, do func() error) error {
+	if err != nil {
+		return err
+	}
+	return do()
+}
+
+// findBoot reads a boot's number, or a machine's name for its active or newest boot.
+func findBoot(s lab.Snapshot, word string) (lab.Boot, error) {
+	if id, err := strconv.ParseInt(word, 10, 64); err == nil {
+		b, ok := s.Boots[id]
+		if !ok {
+			return b, fmt.Errorf("boot %d: %w", id, lab.ErrNotFound)
+		}
+		return b, nil
+	}
+	m, err := s.Find(word)
+	if err != nil {
+		return lab.Boot{}, fmt.Errorf("%q is neither the number of a boot nor a machine: %w", word, err)
+	}
+	b, ok := bootOf(s, m.ID)
+	if !ok {
+		return b, fmt.Errorf("%s has not been booted yet: %w", m.Label(), lab.ErrNotFound)
+	}
+	return b, nil
+}
+
+// boot queues a boot and, when asked, waits for it.
+func (c *call) boot(ctx context.Context, stack, on, wait string, timeout time.Duration) error {
+	switch {
+	case on == "":
+		return fmt.Errorf("boot %s on which machine? --on MACHINE: %w", stack, lab.ErrInvalid)
+	case timeout != 0 && wait == "":
+		return fmt.Errorf("--timeout is for --wait: %w", lab.ErrInvalid)
+	case timeout < 0:
+		return fmt.Errorf("--timeout %s: a time cannot be negative: %w", timeout, lab.ErrInvalid)
+	}
+	if wait != "" {
+		if err := checkGoal(wait); err != nil {
+			return err
+		}
+		return c.live(func(d desk) error { // before anything is queued: without a lab it would wait for ever
+			b, _, err := queueBoot(ctx, d, stack, on)
+			if err != nil {
+				return err
+			}
+			return c.follow(ctx, d, b.ID, wait, timeout)
+		})
+	}
+	return c.with(ctx, func(d desk) error {
+		b, s, err := queueBoot(ctx, d, stack, on)
+		if err != nil {
+			return err
+		}
+		if !d.running {
+			c.note("no lab runs; boot %d begins with carte serve", b.ID)
+		}
+		return c.showQueued(s, b)
+	})
+}
+
+func queueBoot(ctx context.Context, d desk, stack, on string) (lab.Boot, lab.Snapshot, error) {
+	ch, err := d.Say(ctx, lab.Queue{Machine: on, Stack: stack})
+	if err != nil {
+		return lab.Boot{}, lab.Snapshot{}, err
+	}
+	s, err := d.Watch(ctx, 0)
+	if err != nil {
+		return lab.Boot{}, s, err
+	}
+	newest := ch.Boots[0]
+	for _, b := range ch.Boots {
+		if b.ID > newest.ID {
+			newest = b
+		}
+	}
+	return newest, s, nil
+}
+
+func (c *call) showQueued(s lab.Snapshot, b lab.Boot) error {
+	if now, ok := s.Boots[b.ID]; ok {
+		b = now
+	}
+	d := bootDocOf(s, b)
+	return c.show(list{doc: d, names: []string{strconv.FormatInt(b.ID, 10)}, rows: [][]string{{fmt.Sprintf("boot %d", b.ID), d.Stack, d.Machine, or(d.Waits, string(d.State))}}})
+}
+
+// sayBoot says a verb about the boot that a word names, and shows the boot that it changed last.
+func (c *call) sayBoot(ctx context.Context, word string, verb func(lab.Boot) lab.Verb) error {
+	return c.with(ctx, func(d desk) error {
+		s, err := d.Watch(ctx, 0)
+		if err != nil {
+			return err
+		}
+		b, err := findBoot(s, word)
+		if err != nil {
+			return err
+		}
+		ch, err := d.Say(ctx, verb(b))
+		if err != nil {
+			return err
+		}
+		for _, x := range ch.Boots {
+			if x.ID >= b.ID && x.Machine == b.Machine {
+				b = x
+			}
+		}
+		if s, err = d.Watch(ctx, 0); err != nil {
+			return err
+		}
+		return c.showQueued(s, b)
+	})
+}
+
+func (c *call) unqueue(ctx context.Context, d desk, word string) error {
+	s, err := d.Watch(ctx, 0)
+	if err != nil {
+		return err
+	}
+	b, err := findBoot(s, word)
+	if err != nil {
+		return err
+	}
+	if b.State != lab.Queued {
+		return fmt.Errorf("boot %d is %s, it does not wait; carte boot stop %d stops it: %w", b.ID, b.State, b.ID, lab.ErrBusy)
+	}
+	if _, err := d.Say(ctx, lab.Stop{Boot: b.ID, Reason: "taken out of the queue"}); err != nil {
+		return err
+	}
+	if s, err = d.Watch(ctx, 0); err != nil {
+		return err
+	}
+	return c.showQueued(s, b)
+}
+
+func (c *call) moveBoot(ctx context.Context, d desk, word string, v lab.MoveBoot, first bool) error {
+	s, err := d.Watch(ctx, 0)
+	if err != nil {
+		return err
+	}
+	b, err := findBoot(s, word)
+	if err != nil {
+		return err
+	}
+	v.Boot = b.ID
+	if first {
+		machine := b.Machine
+		if v.Machine != "" {
+			m, err := s.Find(v.Machine)
+			if err != nil {
+				return err
+			}
+			machine = m.ID
+		}
+		for _, x := range s.QueueOf(machine) {
+			if x.ID != b.ID {
+				v.Before = x.ID
+				break
+			}
+		}
+	}
+	if _, err := d.Say(ctx, v); err != nil {
+		return err
+	}
+	if s, err = d.Watch(ctx, 0); err != nil {
+		return err
+	}
+	return c.showQueued(s, b)
+}
+
+func (c *call) listQueue(s lab.Snapshot) error {
+	docs := []bootDoc{}
+	l := list{head: []string{"BOOT", "MACHINE", "STACK", "STATE", "WAITS"}, empty: "nothing waits and nothing goes on"}
+	add := func(b lab.Boot) {
+		d := bootDocOf(s, b)
+		docs = append(docs, d)
+		l.names = append(l.names, strconv.FormatInt(b.ID, 10))
+		l.rows = append(l.rows, []string{strconv.FormatInt(b.ID, 10), d.Machine, d.Stack, string(d.State), or(d.Waits, string(d.Rung))})
+	}
+	for _, b := range s.SortedBoots() {
+		if b.State != lab.Queued && !b.State.Final() {
+			add(b)
+		}
+	}
+	for _, b := range s.QueueOf(0) {
+		add(b)
+	}
+	l.doc = struct {
+		Boots []bootDoc `json:"boots"`
+	}{docs}
+	return c.show(l)
+}
+
+func (c *call) showBoot(s lab.Snapshot, b lab.Boot) error {
+	d := bootDocOf(s, b)
+	rows := [][]string{
+		{"boot", strconv.FormatInt(b.ID, 10)}, {"machine", d.Machine}, {"stack", d.Stack}, {"state", string(d.State)},
+		{"reason", d.Reason}, {"waits", d.Waits}, {"cause", d.Cause}, {"fix", d.Fix}, {"attempt", strconv.Itoa(b.Attempt)},
+	}
+	for _, r := range d.Rungs {
+		text := took(r.Seconds)
+		if r.Inferred {
+			text += " (not seen, a later rung proves it)"
+		}
+		if r.Attempt != b.Attempt {
+			text += fmt.Sprintf(" (attempt %d)", r.Attempt)
+		}
+		rows = append(rows, []string{string(r.Name), text})
+	}
+	if m := b.Moved; m.Read+m.Written+m.Fetched > 0 {
+		rows = append(rows, []string{"moved", fmt.Sprintf("read %s, fetched %s, wrote %s, zeroed %s, of %s", lab.Bytes(m.Read), lab.Bytes(m.Fetched), lab.Bytes(m.Written), lab.Bytes(m.Zeroed), lab.Bytes(m.Total))})
+	}
+	for _, name := range sortedKeys(b.Metrics) {
+		rows = append(rows, []string{name, fmt.Sprintf("%v %s", b.Metrics[name].Value, b.Metrics[name].Unit)})
+	}
+	var filled [][]string
+	for _, r := range rows {
+		if r[1] != "" {
+			filled = append(filled, r)
+		}
+	}
+	return c.show(list{doc: d, names: []string{strconv.FormatInt(b.ID, 10)}, rows: filled})
+}

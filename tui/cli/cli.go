@@ -1,0 +1,281 @@
+// Package cli is the command line: the twin of the screen. Every command is a row of a table, and says the same verbs to
+// the same desk as the keys do: to the lab that runs, over its socket, or, where none runs, to the state itself.
+//
+// It refuses to know how a lab is stored, served or drawn; main hands those over as a Host.
+//
+// Data goes to standard output, all else to standard error. On a terminal a table is aligned and has a head; in a pipe
+// it is separated by tabs and has none; there is never a colour. With --json there is one document, with --jsonl one a
+// line; names are snake_case, *_bytes and *_seconds are plain numbers, times are RFC 3339. Nothing is asked unless
+// standard input is a terminal.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+
+	"carte/lab"
+	"carte/lab/remote"
+)
+
+// A Host is what the command line needs of the program that it is part of.
+type Host struct {
+	Version string
+	// Open opens the state itself, for one command while no lab runs there. lab.ErrBusy: another command has it open.
+	Open func(ctx context.Context, state string) (desk lab.Desk, done func() error, err error)
+	// Serve runs a lab, and serves its socket, until ctx ends or with returns. With is called when everything listens; nil
+	// serves on.
+	Serve func(ctx context.Context, o ServeOptions, with func(ctx context.Context, desk lab.Desk) error) error
+	// Screen shows a lab until the person leaves.
+	Screen func(ctx context.Context, desk lab.Desk, o ScreenOptions) error
+	// DemoImage makes the demo system's image, of the form tree; an error says what this carte lacks for it.
+	DemoImage func(ctx context.Context) (io.ReadCloser, error)
+}
+
+// ServeOptions is what a lab is served with.
+type ServeOptions struct {
+	State  string
+	Config LabConfig
+	Log    io.Writer // where the log of the servers goes; nil: nowhere
+}
+
+// ScreenOptions is what the screen is opened with.
+type ScreenOptions struct {
+	Name  string // the lab's
+	Start string // the address to begin at, empty for the first screen
+	Own   bool   // leaving the screen ends the lab, because it runs in this process
+	// Command carries out a command line without its first word, for ':'; it returns what that wrote.
+	Command func(ctx context.Context, line string) (string, error)
+}
+
+// A Terminal is where a command reads and writes.
+type Terminal struct {
+	In       io.Reader
+	Out, Err io.Writer
+	// Whether In, Out and Err are a person's terminal.
+	Asks, Table, Progress bool
+	Env                   func(string) string
+	Now                   func() time.Time
+}
+
+// Standard is the process's own terminal.
+func Standard() Terminal {
+	tty := func(f *os.File) bool { return isatty.IsTerminal(f.Fd()) }
+	return Terminal{
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Asks: tty(os.Stdin), Table: tty(os.Stdout), Progress: tty(os.Stderr),
+		Env: os.Getenv, Now: time.Now,
+	}
+}
+
+// Run carries out one command line, args without the program's name, and returns the process's exit code. Errors are on
+// t.Err by then.
+func Run(ctx context.Context, h Host, t Terminal, args []string) int {
+	c := &call{host: h, term: t}
+	root := c.tree()
+	root.SetArgs(args)
+	if err := root.ExecuteContext(ctx); err != nil {
+		return c.fail(err, args)
+	}
+	return 0
+}
+
+// A call is one command line being carried out.
+type call struct {
+	host Host
+	term Terminal
+
+	state string // --state
+	json  bool
+	jsonl bool
+	quiet bool
+}
+
+// stateDir is the folder of the lab: --state, CARTE_STATE, or the XDG state folder.
+func (c *call) stateDir() (string, error) {
+	dir := c.state
+	for _, x := range []string{c.term.Env("CARTE_STATE"), under(c.term.Env("XDG_STATE_HOME"), "carte"), under(c.term.Env("HOME"), ".local/state/carte")} {
+		if dir == "" {
+			dir = x
+		}
+	}
+	if dir == "" {
+		return "", fmt.Errorf("no folder for the lab: HOME is not set; name one with --state DIR: %w", lab.ErrInvalid)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("--state %s: %w", dir, err)
+	}
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+		return "", fmt.Errorf("--state %s is a file; it must be a folder: %w", dir, lab.ErrInvalid)
+	}
+	return dir, nil
+}
+
+func under(dir, name string) string {
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, name)
+}
+
+// dial connects to the lab that runs.
+func (c *call) dial() (*remote.Client, error) {
+	dir, err := c.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	return remote.Dial(dir)
+}
+
+// desk is the lab that a command works with.
+type desk struct {
+	lab.Desk
+	running bool // in another process, behind the socket
+	client  *remote.Client
+}
+
+// patience is how long a command waits for another one that has the state open.
+const patience = 3 * time.Second
+
+// with calls do with the lab that runs, or, where none does, with the state itself.
+func (c *call) with(ctx context.Context, do func(desk) error) error {
+	dir, err := c.stateDir()
+	if err != nil {
+		return err
+	}
+	giveUp := time.After(patience)
+	for {
+		cl, err := remote.Dial(dir)
+		switch {
+		case err == nil:
+			defer cl.Close()
+			return do(desk{cl, true, cl})
+		case !errors.Is(err, lab.ErrUnreachable):
+			return err
+		}
+		d, done, err := c.host.Open(ctx, dir)
+		switch {
+		case err == nil:
+			return errors.Join(do(desk{d, false, nil}), done())
+		case !errors.Is(err, lab.ErrBusy):
+			return err
+		}
+		select { // a command that ends soon, or a lab that does not answer yet
+		case <-time.After(patience / 60):
+		case <-giveUp:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// live calls do with the lab that runs; without one it is an error.
+func (c *call) live(do func(desk) error) error {
+	cl, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	return do(desk{cl, true, cl})
+}
+
+// say says a verb and shows what came of it.
+func (c *call) say(ctx context.Context, v lab.Verb, show func(lab.Changed, lab.Snapshot) error) error {
+	return c.with(ctx, func(d desk) error {
+		changed, err := d.Say(ctx, v)
+		if err != nil {
+			return err
+		}
+		s, err := d.Watch(ctx, 0)
+		if err != nil {
+			return err
+		}
+		return show(changed, s)
+	})
+}
+
+// look calls do with the lab as it is.
+func (c *call) look(ctx context.Context, do func(lab.Snapshot) error) error {
+	return c.with(ctx, func(d desk) error {
+		s, err := d.Watch(ctx, 0)
+		if err != nil {
+			return err
+		}
+		return do(s)
+	})
+}
+
+// note says something to the person, beside the data.
+func (c *call) note(format string, args ...any) {
+	if !c.quiet {
+		fmt.Fprintf(c.term.Err, format+"\n", args...)
+	}
+}
+
+// tree makes cobra's commands from the table.
+func (c *call) tree() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "carte",
+		Short:         "Operating systems a la carte, on the spare machines beside your desk",
+		Long:          "Operating systems a la carte, on the spare machines beside your desk.\n\nWithout a command, carte opens the screen.",
+		SilenceErrors: true, SilenceUsage: true,
+		Version: c.host.Version,
+		Args:    c.known,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.screen(cmd.Context(), "") },
+	}
+	root.SetVersionTemplate("carte {{.Version}}\n")
+	root.SetIn(c.term.In)
+	root.SetOut(c.term.Out)
+	root.SetErr(c.term.Err)
+	f := root.PersistentFlags()
+	f.StringVar(&c.state, "state", "", "folder of the lab (default $CARTE_STATE or the XDG state folder)")
+	f.BoolVar(&c.json, "json", false, "one JSON document")
+	f.BoolVarP(&c.quiet, "quiet", "q", false, "names only")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		text := strings.TrimSuffix(err.Error(), ": "+lab.ErrInvalid.Error())
+		return fmt.Errorf("%s; %s --help lists the flags: %w", text, cmd.CommandPath(), lab.ErrInvalid)
+	})
+	for _, e := range c.table() {
+		e.add(root, c)
+	}
+	return root
+}
+
+// known refuses a command that does not exist and names the nearest ones.
+func (c *call) known(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	near := cmd.SuggestionsFor(args[0])
+	if len(near) == 0 {
+		return fmt.Errorf("%s has no command %q; %s --help lists them: %w", cmd.CommandPath(), args[0], cmd.CommandPath(), lab.ErrInvalid)
+	}
+	for i := range near {
+		near[i] = cmd.CommandPath() + " " + near[i]
+	}
+	return &unknown{fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0]), near}
+}
+
+// unknown is a command that does not exist, beside those that are like it.
+type unknown struct {
+	what string
+	near []string
+}
+
+func (u *unknown) Error() string {
+	return u.what + "; did you mean " + strings.Join(u.near, " or ") + "?"
+}
+func (u *unknown) Unwrap() error { return lab.ErrInvalid }
+func (u *unknown) Fix() []string { return slices.Clone(u.near) }

@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"carte/lab"
+)
+
+// ConfigName is the settings file's name in the state folder. It need not be there.
+const ConfigName = "config.toml"
+
+// LabConfig is how a lab is served. Flags of carte serve go before the file.
+type LabConfig struct {
+	Name      string `toml:"name"`       // of the lab, for the screen; empty: this computer's
+	Interface string `toml:"interface"`  // PXE is answered here and nowhere else; empty: nowhere
+	DHCP      string `toml:"dhcp"`       // auto, server, proxy, off
+	Pool      string `toml:"pool"`       // FIRST-LAST
+	Listen    string `toml:"listen"`     // address and port of HTTP
+	ListenAPI string `toml:"listen_api"` // and of the agents' API
+	BootFiles string `toml:"boot_files"` // folder whose files go before the embedded kernel, agent and iPXE
+}
+
+// configFile is the whole file.
+type configFile struct {
+	Lab LabConfig `toml:"lab"`
+}
+
+// readConfig reads the settings of a state folder. An error names the line.
+func readConfig(state string) (LabConfig, error) {
+	file := filepath.Join(state, ConfigName)
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return LabConfig{}, nil
+	}
+	if err != nil {
+		return LabConfig{}, fmt.Errorf("settings: %w", err)
+	}
+	var all configFile
+	err = toml.NewDecoder(strings.NewReader(string(text))).DisallowUnknownFields().Decode(&all)
+	var strict *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	switch {
+	case errors.As(err, &strict):
+		return LabConfig{}, fmt.Errorf("%s has settings that carte does not know:\n%s: %w", file, strict.String(), lab.ErrInvalid)
+	case errors.As(err, &wrong):
+		return LabConfig{}, fmt.Errorf("%s: %v:\n%s: %w", file, wrong, wrong.String(), lab.ErrInvalid)
+	case err != nil:
+		return LabConfig{}, fmt.Errorf("%s: %v: %w", file, err, lab.ErrInvalid)
+	}
+	if err := all.Lab.check(); err != nil {
+		return LabConfig{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return all.Lab, nil
+}
+
+// check refuses values that cannot be, by the name of the setting.
+func (c LabConfig) check() error {
+	switch c.DHCP {
+	case "", "auto", "server", "proxy", "off":
+	default:
+		return fmt.Errorf("dhcp = %q is none of auto, server, proxy, off: %w", c.DHCP, lab.ErrInvalid)
+	}
+	if c.Interface == "" && (c.DHCP == "server" || c.DHCP == "proxy") {
+		return fmt.Errorf("dhcp = %q needs to know where: interface = \"eth1\", or --interface eth1: %w", c.DHCP, lab.ErrInvalid)
+	}
+	_, err := c.Addresses()
+	return err
+}
+
+// Addresses reads the pool, zero when there is none.
+func (c LabConfig) Addresses() (p lab.Pool, err error) {
+	if c.Pool == "" {
+		return p, nil
+	}
+	wrong := func(why string) (lab.Pool, error) {
+		return lab.Pool{}, fmt.Errorf("pool = %q: %s; as in 10.77.0.100-10.77.0.199: %w", c.Pool, why, lab.ErrInvalid)
+	}
+	first, last, ok := strings.Cut(c.Pool, "-")
+	if !ok {
+		return wrong("it is not FIRST-LAST")
+	}
+	if p.First, err = netip.ParseAddr(strings.TrimSpace(first)); err != nil || !p.First.Is4() {
+		return wrong(fmt.Sprintf("%q is not an IPv4 address", first))
+	}
+	if p.Last, err = netip.ParseAddr(strings.TrimSpace(last)); err != nil || !p.Last.Is4() {
+		return wrong(fmt.Sprintf("%q is not an IPv4 address", last))
+	}
+	if p.Last.Less(p.First) {
+		return wrong("the last comes before the first")
+	}
+	return p, nil
+}
+
+// over puts what is set in c before what other says.
+func (c LabConfig) over(other LabConfig) LabConfig {
+	return LabConfig{
+		Name: or(c.Name, other.Name), Interface: or(c.Interface, other.Interface), DHCP: or(c.DHCP, other.DHCP), Pool: or(c.Pool, other.Pool),
+		Listen: or(c.Listen, other.Listen), ListenAPI: or(c.ListenAPI, other.ListenAPI), BootFiles: or(c.BootFiles, other.BootFiles),
+	}
+}

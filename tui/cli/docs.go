@@ -1,0 +1,253 @@
+package cli
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"carte/lab"
+)
+
+// The documents of --json. Their names are promises to scripts: fields are added, never renamed.
+
+type machineDoc struct {
+	ID        int64          `json:"id"`
+	Name      string         `json:"name"`
+	Standing  lab.Standing   `json:"standing"`
+	State     string         `json:"state"` // one of the words of stateOf
+	Code      string         `json:"code,omitempty"`
+	MACs      []lab.MAC      `json:"macs"`
+	IP        string         `json:"ip,omitempty"`
+	UUID      string         `json:"uuid,omitempty"`
+	Virtual   *lab.Virtual   `json:"virtual,omitempty"`
+	Driver    string         `json:"power_driver"`
+	Exec      []string       `json:"power_exec,omitempty"`
+	Power     string         `json:"power"` // on, off or empty
+	Order     string         `json:"power_order,omitempty"`
+	Warm      bool           `json:"warm"`
+	Note      string         `json:"note,omitempty"`
+	Trouble   string         `json:"trouble,omitempty"`
+	Parked    string         `json:"parked,omitempty"`
+	Boot      int64          `json:"boot,omitempty"` // active, else newest
+	Waiting   int            `json:"waiting"`
+	Asked     int            `json:"asked"`
+	Seen      *time.Time     `json:"seen,omitempty"`
+	Since     *time.Time     `json:"since,omitempty"`
+	Inventory *lab.Inventory `json:"inventory,omitempty"`
+	Arms      []lab.Arm      `json:"arms"`
+	Holds     []lab.Holding  `json:"holds"`
+}
+
+func machineOf(s lab.Snapshot, m lab.Machine) machineDoc {
+	live := s.Live[m.ID]
+	d := machineDoc{
+		ID: m.ID, Name: m.Name, Standing: m.Standing, State: stateOf(s, m), MACs: m.MACs, IP: live.IP, UUID: m.UUID,
+		Virtual: m.Virtual, Driver: m.Power.Driver, Exec: m.Power.Exec, Power: live.Power, Order: live.Order, Warm: m.Warm,
+		Note: m.Note, Trouble: live.Note, Parked: m.Parked, Waiting: len(s.QueueOf(m.ID)), Asked: live.Asked,
+		Seen: stamp(live.Seen), Since: stamp(m.Since), Inventory: m.Inventory, Arms: m.Arms, Holds: m.Holds,
+	}
+	if b, ok := bootOf(s, m.ID); ok {
+		d.Boot = b.ID
+	}
+	if m.Standing == lab.Unknown {
+		d.Code = m.Code()
+	}
+	return d
+}
+
+// bootOf is the machine's active boot, else its newest.
+func bootOf(s lab.Snapshot, machine int64) (lab.Boot, bool) {
+	if b, ok := s.Active(machine); ok {
+		return b, true
+	}
+	return s.LastBootOf(machine)
+}
+
+// stateOf is one word for what a machine does: unknown, ignored, the state of its active boot, parked, waiting for its
+// turn, or, when it has nothing to do, on, off or idle when nobody can tell.
+func stateOf(s lab.Snapshot, m lab.Machine) string {
+	if m.Standing != lab.Adopted {
+		return string(m.Standing)
+	}
+	b, busy := s.Active(m.ID)
+	switch live := s.Live[m.ID]; {
+	case busy:
+		return string(b.State)
+	case m.Parked != "":
+		return "parked"
+	case len(s.QueueOf(m.ID)) > 0:
+		return "queued"
+	default:
+		return or(live.Power, "idle")
+	}
+}
+
+type bootDoc struct {
+	ID       int64         `json:"id"`
+	Machine  string        `json:"machine"`
+	Stack    string        `json:"stack"`
+	Images   []lab.Ref     `json:"images"`
+	Plan     string        `json:"plan"` // digest
+	State    lab.State     `json:"state"`
+	Reason   string        `json:"reason,omitempty"`
+	Waits    string        `json:"waits,omitempty"`
+	Cause    string        `json:"cause,omitempty"`
+	Fix      string        `json:"fix,omitempty"`
+	Rung     lab.Rung      `json:"rung,omitempty"`
+	Progress *lab.Progress `json:"progress,omitempty"`
+	Attempt  int           `json:"attempt"`
+	Strikes  int           `json:"strikes"`
+	Disk     *lab.DiskID   `json:"disk,omitempty"`
+	Rungs    []rungDoc     `json:"rungs"`
+	lab.Moved
+	Metrics map[string]metricDoc `json:"metrics"`
+	Queued  *time.Time           `json:"queued,omitempty"`
+	Since   *time.Time           `json:"since,omitempty"`
+	Ended   *time.Time           `json:"ended,omitempty"`
+}
+
+type rungDoc struct {
+	Name     lab.Rung  `json:"name"`
+	Seconds  float64   `json:"seconds"` // since the rung before; the first, since the attempt began as far as that is known
+	Inferred bool      `json:"inferred"`
+	Attempt  int       `json:"attempt"`
+	At       time.Time `json:"at"`
+}
+
+type metricDoc struct {
+	Value float64    `json:"value"`
+	Unit  string     `json:"unit,omitempty"`
+	At    *time.Time `json:"at,omitempty"`
+}
+
+func bootDocOf(s lab.Snapshot, b lab.Boot) bootDoc {
+	d := bootDoc{
+		ID: b.ID, Machine: machineName(s, b.Machine), Stack: b.Plan.Stack, Images: []lab.Ref{}, Plan: b.Plan.Digest.String(),
+		State: b.State, Reason: b.Reason, Waits: s.Why(b), Rung: b.Rung(), Attempt: b.Attempt, Strikes: b.Strikes,
+		Rungs: rungsOf(b), Moved: b.Moved, Metrics: metricsOf(b), Queued: stamp(b.Queued), Since: stamp(b.Since), Ended: stamp(b.Ended),
+	}
+	for _, l := range b.Plan.Layers {
+		d.Images = append(d.Images, l.Ref)
+	}
+	if b.Disk.Named() {
+		d.Disk = &b.Disk
+	}
+	if b.State == lab.Failed {
+		d.Cause, d.Fix = causeOf(b)
+	}
+	if p := s.Live[b.Machine].Progress; !b.State.Final() && p.Rung != "" {
+		d.Progress = &p
+	}
+	return d
+}
+
+// rungsOf are the rungs of all attempts, each with the time since the one before.
+func rungsOf(b lab.Boot) []rungDoc {
+	all := []rungDoc{}
+	before := b.Queued
+	for _, cl := range b.Climbs {
+		all = append(all, rungDoc{cl.Rung, cl.At.Sub(before).Seconds(), cl.Inferred, cl.Attempt, cl.At.UTC()})
+		before = cl.At
+	}
+	return all
+}
+
+func metricsOf(b lab.Boot) map[string]metricDoc {
+	all := map[string]metricDoc{}
+	for name, m := range b.Metrics {
+		all[name] = metricDoc{m.Value, m.Unit, stamp(m.At)}
+	}
+	return all
+}
+
+// causeOf says what usually keeps a boot from the rung after its last one, and what to do about it.
+func causeOf(b lab.Boot) (cause, fix string) {
+	next := 0
+	if n := len(b.Climbs); n > 0 {
+		next = slices.IndexFunc(lab.Ladder, func(s lab.Step) bool { return s.Rung == b.Climbs[n-1].Rung }) + 1
+	}
+	if next >= len(lab.Ladder) {
+		return "", ""
+	}
+	return lab.Ladder[next].Cause, lab.Ladder[next].Fix
+}
+
+func machineName(s lab.Snapshot, id int64) string {
+	if m, ok := s.Machines[id]; ok {
+		return m.Label()
+	}
+	return "(forgotten)"
+}
+
+type imageDoc struct {
+	Name     string       `json:"name"`
+	Kind     string       `json:"kind"`
+	Form     lab.Form     `json:"form"`
+	Latest   int          `json:"latest"`
+	Stacks   []string     `json:"stacks"`
+	Versions []versionDoc `json:"versions"`
+	Since    *time.Time   `json:"since,omitempty"`
+}
+
+type versionDoc struct {
+	Ref     lab.Ref    `json:"ref"`
+	Number  int        `json:"number"`
+	Root    string     `json:"root"`
+	Bytes   int64      `json:"size_bytes"`
+	Content int64      `json:"content_bytes"`
+	Stored  int64      `json:"stored_bytes"`
+	Parent  int        `json:"parent,omitempty"`
+	Message string     `json:"message,omitempty"`
+	Author  string     `json:"author,omitempty"`
+	Found   string     `json:"found,omitempty"`
+	At      *time.Time `json:"at,omitempty"`
+}
+
+func versionOf(v lab.Version) versionDoc {
+	return versionDoc{v.Ref(), v.Number, v.Root.String(), v.Bytes, v.Content, v.Stored, v.Parent, v.Message, v.Author, v.Found, stamp(v.At)}
+}
+
+func imageOf(s lab.Snapshot, i lab.Image) imageDoc {
+	d := imageDoc{Name: i.Name, Kind: i.Kind, Form: i.Form, Latest: i.Latest, Stacks: []string{}, Versions: []versionDoc{}, Since: stamp(i.Since)}
+	for _, st := range s.SortedStacks() {
+		if slices.ContainsFunc(st.Layers, func(r lab.Ref) bool { return r.Name == i.Name }) {
+			d.Stacks = append(d.Stacks, st.Name)
+		}
+	}
+	for _, v := range s.VersionsOf(i.Name) {
+		d.Versions = append(d.Versions, versionOf(v))
+	}
+	return d
+}
+
+func sortedImages(s lab.Snapshot) []lab.Image {
+	return slices.SortedFunc(maps.Values(s.Images), func(a, b lab.Image) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+type stackDoc struct {
+	Name    string     `json:"name"`
+	Layers  []lab.Ref  `json:"layers"`
+	Cmdline string     `json:"cmdline,omitempty"`
+	Plan    *planDoc   `json:"plan,omitempty"` // what it would be just now
+	Since   *time.Time `json:"since,omitempty"`
+}
+
+type planDoc struct {
+	Digest string    `json:"digest"`
+	Form   lab.Form  `json:"form"`
+	Start  lab.Start `json:"start"`
+	Images []lab.Ref `json:"images"`
+	Bytes  int64     `json:"size_bytes"`
+}
+
+func stackOf(s lab.Snapshot, st lab.Stack) stackDoc {
+	d := stackDoc{Name: st.Name, Layers: st.Layers, Cmdline: st.Cmdline, Since: stamp(st.Since)}
+	if p, err := s.Resolve(st.Name); err == nil {
+		d.Plan = &planDoc{Digest: p.Digest.String(), Form: p.Form, Start: p.Start, Bytes: p.Bytes()}
+		for _, l := range p.Layers {
+			d.Plan.Images = append(d.Plan.Images, l.Ref)
+		}
+	}
+	return d
+}

@@ -1,0 +1,275 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/pflag"
+
+	"carte/lab"
+	"carte/tui/action"
+)
+
+func (c *call) imageCommands() []entry {
+	var i lab.Import
+	var file, confirm string
+	var force bool
+	return []entry{
+		{
+			use: "image ls", help: "list the images",
+			run: func(ctx context.Context, _ []string) error { return c.look(ctx, c.listImages) },
+		},
+		{
+			use: "image show IMAGE", help: "show an image and its versions",
+			run: func(ctx context.Context, args []string) error {
+				return c.look(ctx, func(s lab.Snapshot) error { return c.showImage(s, args[0]) })
+			},
+		},
+		{
+			use: "image import FILE", action: "image.import",
+			long:    "Import a file, or standard input with -, as an image; under a name that exists it is the next version. Raw, gz, xz, zst and qcow2 are known by their content. Interrupted, nothing of it is visible; the same bytes again store nothing.",
+			example: "  carte image import debian.qcow2 --name debian\n  zcat disk.gz | carte image import - --name debian --message 'new kernel'",
+			flags: func(f *pflag.FlagSet) {
+				f.StringVar(&i.Name, "name", "", "the image's name (default: the file's, without its endings)")
+				f.StringVar(&i.Kind, "kind", "", "machine, system, user, project or temporary (default: the image's, or system)")
+				f.StringVar((*string)(&i.Form), "form", "", "disk or tree (default: the image's, or by the file's name)")
+				f.StringVar(&i.Message, "message", "", "what is new in this version")
+			},
+			run: func(ctx context.Context, args []string) error { return c.importImage(ctx, args[0], i) },
+		},
+		{
+			use: "image verify [IMAGE...]", help: "hash every byte of images again; without a name, of all",
+			run: func(ctx context.Context, args []string) error {
+				return c.with(ctx, func(d desk) error { return c.verify(ctx, d, args) })
+			},
+		},
+		{
+			use: "image export IMAGE", action: "image.export",
+			flags: func(f *pflag.FlagSet) {
+				f.StringVarP(&file, "output", "o", "", "file to write, or - for standard output (needed)")
+				f.BoolVar(&force, "force", false, "replace the file if it is there")
+			},
+			run: func(ctx context.Context, args []string) error {
+				ref, err := lab.ParseRef(args[0])
+				if err != nil {
+					return err
+				}
+				return c.with(ctx, func(d desk) error { return c.export(ctx, d, ref, file, force) })
+			},
+		},
+		{
+			use: "image rm IMAGE", action: "image.rm",
+			flags: func(f *pflag.FlagSet) { f.StringVar(&confirm, "confirm", "", "the name, once more") },
+			run: func(ctx context.Context, args []string) error {
+				ref, err := lab.ParseRef(args[0])
+				if err != nil {
+					return err
+				}
+				return c.confirmed(confirm, func(typed string) error {
+					return c.say(ctx, lab.RemoveImage{Ref: ref, Confirm: typed}, func(lab.Changed, lab.Snapshot) error {
+						return c.show(list{doc: goneDoc{ref.String()}, names: []string{ref.String()}, rows: [][]string{{ref.String(), "removed"}}})
+					})
+				})
+			},
+		},
+	}
+}
+
+func (c *call) listImages(s lab.Snapshot) error {
+	docs := []imageDoc{}
+	l := list{head: []string{"NAME", "KIND", "FORM", "VERSION", "SIZE", "STORED", "USED BY"}, empty: "no images yet: carte image import FILE --name NAME"}
+	for _, i := range sortedImages(s) {
+		d := imageOf(s, i)
+		docs = append(docs, d)
+		l.names = append(l.names, i.Name)
+		var stored, size int64
+		newest := "—"
+		for _, v := range d.Versions {
+			stored += v.Stored
+			size, newest = v.Bytes, "@"+strconv.Itoa(v.Number)
+		}
+		l.rows = append(l.rows, []string{i.Name, i.Kind, string(i.Form), newest, lab.Bytes(size), lab.Bytes(stored), plural(len(d.Stacks), "stack")})
+	}
+	l.doc = struct {
+		Images []imageDoc `json:"images"`
+	}{docs}
+	return c.show(l)
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (c *call) showImage(s lab.Snapshot, name string) error {
+	ref, err := lab.ParseRef(name)
+	if err != nil {
+		return err
+	}
+	v, err := s.Version(ref)
+	if err != nil {
+		return err
+	}
+	im := imageOf(s, s.Images[ref.Name])
+	if ref.Version != 0 {
+		im.Versions = []versionDoc{versionOf(v)}
+	}
+	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "CONTENT", "STORED", "ROOT", "FOUND", "MESSAGE"}}
+	for _, v := range im.Versions {
+		l.names = append(l.names, v.Ref.String())
+		made := ""
+		if v.At != nil {
+			made = v.At.Local().Format("2006-01-02 15:04")
+		}
+		l.rows = append(l.rows, []string{v.Ref.String(), made, lab.Bytes(v.Bytes), lab.Bytes(v.Content), lab.Bytes(v.Stored), v.Root[:12], v.Found, v.Message})
+	}
+	return c.show(l)
+}
+
+// importedDoc is the document of an import.
+type importedDoc struct {
+	Version versionDoc `json:"version"`
+	Same    bool       `json:"same"`
+	Format  string     `json:"format"`
+	New     int64      `json:"new_stored_bytes"`
+	Seconds float64    `json:"seconds"`
+}
+
+func (c *call) importImage(ctx context.Context, file string, i lab.Import) error {
+	r, of, err := c.source(file)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	i.File = file
+	if i.Name == "" {
+		if file == "-" {
+			return fmt.Errorf("standard input has no name: --name NAME: %w", lab.ErrInvalid)
+		}
+		if _, guess, err := action.ParseImport(filepath.Base(file)); err == nil {
+			i.Name = guess.Name
+		} else {
+			return fmt.Errorf("%s: its name makes no image's name: --name NAME: %w", file, lab.ErrInvalid)
+		}
+	}
+	if ref, err := lab.ParseRef(i.Name); err != nil || ref.Version != 0 {
+		return errors.Join(err, fmt.Errorf("--name %q: an image's name without a version; versions are counted by carte: %w", i.Name, lab.ErrInvalid))
+	}
+	if me, err := user.Current(); err == nil {
+		i.Author = me.Username
+	}
+	return c.with(ctx, func(d desk) error {
+		s, err := d.Watch(ctx, 0)
+		if err != nil {
+			return err
+		}
+		have := s.Images[i.Name]
+		i.Kind = or(i.Kind, or(have.Kind, "system"))
+		i.Form = lab.Form(or(string(i.Form), or(string(have.Form), string(action.FormByName(file)))))
+		p := c.meter("import "+i.Name, of)
+		got, err := d.Import(ctx, r, i, p.to)
+		p.end()
+		if err != nil {
+			return err
+		}
+		v := got.Version
+		result := fmt.Sprintf("%s from %s, %s, %s new in the store, %s", lab.Bytes(v.Bytes), got.Format, or(v.Found, "nothing known inside"), lab.Bytes(got.New), took(got.Seconds))
+		if got.Same {
+			result = "has these bytes already; nothing was stored"
+		}
+		return c.show(list{doc: importedDoc{versionOf(v), got.Same, got.Format, got.New, got.Seconds}, names: []string{v.Ref().String()}, rows: [][]string{{v.Ref().String(), result}}})
+	})
+}
+
+// source opens what is to be imported, and says how long it is, 0 when nobody knows.
+func (c *call) source(file string) (io.ReadCloser, int64, error) {
+	if file == "-" {
+		if c.term.Asks {
+			return nil, 0, fmt.Errorf("standard input is a terminal; pipe the image into it: %w", lab.ErrInvalid)
+		}
+		return io.NopCloser(c.term.In), 0, nil
+	}
+	f, err := os.Open(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, 0, fmt.Errorf("%s: %w", file, lab.ErrNotFound)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+	case st.IsDir():
+		err = fmt.Errorf("%s is a folder; an image is a file: a whole disk, or one ext4 file system: %w", file, lab.ErrInvalid)
+	default:
+		return f, st.Size(), nil
+	}
+	return nil, 0, errors.Join(err, f.Close())
+}
+
+func (c *call) verify(ctx context.Context, d desk, names []string) error {
+	s, err := d.Watch(ctx, 0)
+	if err != nil {
+		return err
+	}
+	var refs []lab.Ref
+	for _, name := range names {
+		ref, err := lab.ParseRef(name)
+		if err != nil {
+			return err
+		}
+		if _, err := s.Version(ref); err != nil {
+			return err
+		}
+		if ref.Version != 0 {
+			refs = append(refs, ref)
+			continue
+		}
+		for _, v := range s.VersionsOf(ref.Name) {
+			refs = append(refs, v.Ref())
+		}
+	}
+	if len(names) == 0 {
+		for _, i := range sortedImages(s) {
+			for _, v := range s.VersionsOf(i.Name) {
+				refs = append(refs, v.Ref())
+			}
+		}
+	}
+	type doc struct {
+		Ref   lab.Ref `json:"ref"`
+		OK    bool    `json:"ok"`
+		Error string  `json:"error,omitempty"`
+	}
+	docs := []doc{}
+	l := list{head: []string{"VERSION", "RESULT"}, empty: "no images to verify"}
+	var bad []error
+	for _, ref := range refs {
+		p := c.meter("verify "+ref.String(), 0)
+		err := d.Verify(ctx, ref, p.toOf)
+		p.end()
+		x, result := doc{Ref: ref, OK: err == nil}, "ok"
+		if err != nil {
+			if !errors.Is(err, lab.ErrDamaged) {
+				return err
+			}
+			x.Error, result = words(err), words(err)
+			bad = append(bad, err)
+		}
+		docs = append(docs, x)
+		l.names = append(l.names, ref.String())
+		l.rows = append(l.rows, []string{ref.String(), result})
+	}
+	l.doc = struct {
+		Versions []doc `json:"versions"`
+	}{docs}
+	return errors.Join(c.show(l), errors.Join(bad...))
+}

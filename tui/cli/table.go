@@ -1,0 +1,184 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"carte/lab"
+	"carte/tui/action"
+)
+
+// An entry is a row of the table of commands.
+type entry struct {
+	use     string // its words, then its arguments: "machine arm MACHINE"; NAME... is one or more, [NAME] may be missing
+	help    string // one line; empty: the help of the action
+	action  string // id of the action that is its twin on the screen
+	long    string
+	example string
+	streams bool // it may say many documents: --jsonl
+	flags   func(*pflag.FlagSet)
+	run     func(ctx context.Context, args []string) error
+}
+
+// table lists the commands in the order in which help shows them.
+func (c *call) table() []entry {
+	return append(append(append(append(append(
+		c.serveCommands(), c.machineCommands()...), c.imageCommands()...), c.stackCommands()...), c.bootCommands()...), c.watchCommands()...)
+}
+
+// nouns are the words that only group commands.
+var nouns = map[string]string{
+	"machine": "the machines of the lab, real and virtual",
+	"image":   "images and their versions",
+	"stack":   "what a machine runs, made of images",
+	"boot":    "boot a machine with a stack",
+	"queue":   "boots that wait",
+	"wait":    "wait until something has happened",
+}
+
+// add hangs the entry's command into the tree, under its noun.
+func (e entry) add(root *cobra.Command, c *call) {
+	words, args := e.split()
+	parent := root
+	if len(words) == 2 {
+		parent = noun(root, words[0], c)
+	}
+	cmd := &cobra.Command{
+		Use:     strings.TrimSpace(words[len(words)-1] + " " + strings.Join(args, " ")),
+		Short:   e.short(),
+		Long:    e.long,
+		Example: e.example,
+		Args:    e.count(args),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if c.jsonl {
+				c.json = true
+			}
+			return e.run(cmd.Context(), args)
+		},
+		ValidArgsFunction: c.complete(args),
+	}
+	if e.flags != nil {
+		e.flags(cmd.Flags())
+	}
+	if e.streams {
+		cmd.Flags().BoolVar(&c.jsonl, "jsonl", false, "one JSON document a line, as it happens")
+	}
+	parent.AddCommand(cmd)
+}
+
+// noun returns the command that groups others, which is made at first use. A noun that is a command too keeps that.
+func noun(root *cobra.Command, name string, c *call) *cobra.Command {
+	for _, x := range root.Commands() {
+		if x.Name() == name {
+			return x
+		}
+	}
+	n := &cobra.Command{
+		Use: name, Short: nouns[name], Args: c.known,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var words []string
+			for _, x := range cmd.Commands() {
+				words = append(words, x.Name())
+			}
+			return fmt.Errorf("carte %s what? There are %s: %w", name, strings.Join(words, ", "), lab.ErrInvalid)
+		},
+	}
+	root.AddCommand(n)
+	return n
+}
+
+// split separates an entry's words from its arguments, which begin with a capital or a bracket.
+func (e entry) split() (words, args []string) {
+	for _, w := range strings.Fields(e.use) {
+		if strings.IndexAny(w[:1], "ABCDEFGHIJKLMNOPQRSTUVWXYZ[") == 0 {
+			args = append(args, w)
+		} else {
+			words = append(words, w)
+		}
+	}
+	return words, args
+}
+
+func (e entry) short() string {
+	if e.help != "" {
+		return e.help
+	}
+	a, ok := action.ByID(e.action)
+	if !ok {
+		panic("BUG: " + e.use + " has no help and no action")
+	}
+	return a.Help
+}
+
+// count refuses too few and too many arguments, by name.
+func (e entry) count(args []string) cobra.PositionalArgs {
+	least, most := 0, len(args)
+	for _, a := range args {
+		if !strings.HasPrefix(a, "[") {
+			least++
+		}
+		if strings.Contains(a, "...") {
+			most = 1 << 20
+		}
+	}
+	return func(cmd *cobra.Command, got []string) error {
+		usage := strings.TrimSpace(cmd.CommandPath() + " " + strings.Join(args, " "))
+		switch {
+		case len(got) < least:
+			return fmt.Errorf("%s is missing: %s: %w", strings.TrimSuffix(args[len(got)], "..."), usage, lab.ErrInvalid)
+		case len(got) > most:
+			return fmt.Errorf("%q is too much: %s: %w", got[most], usage, lab.ErrInvalid)
+		}
+		return nil
+	}
+}
+
+// complete offers the names that fit an argument, for the shell.
+func (c *call) complete(args []string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, have []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+		if len(have) >= len(args) {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		switch kind := strings.Trim(args[len(have)], "[].|"); kind {
+		case "FILE":
+			return nil, cobra.ShellCompDirectiveDefault
+		case "WANT":
+			return []string{"on", "off", "cycle"}, cobra.ShellCompDirectiveNoFileComp
+		default:
+			err := c.look(cmd.Context(), func(s lab.Snapshot) error {
+				names = completions(kind, s)
+				return nil
+			})
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+}
+
+func completions(kind string, s lab.Snapshot) (names []string) {
+	switch kind {
+	case "MACHINE":
+		for _, m := range s.SortedMachines() {
+			names = append(names, m.Label())
+		}
+	case "STACK":
+		for _, x := range s.SortedStacks() {
+			names = append(names, x.Name)
+		}
+	case "IMAGE":
+		for _, i := range sortedImages(s) {
+			names = append(names, i.Name)
+		}
+	case "BOOT":
+		for _, b := range s.SortedBoots() {
+			names = append(names, fmt.Sprint(b.ID))
+		}
+	}
+	return names
+}

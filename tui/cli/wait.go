@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"carte/lab"
+)
+
+// checkGoal refuses what a boot never reaches.
+func checkGoal(goal string) error {
+	if _, ok := lab.StepOf(lab.Rung(goal)); ok || slices.Contains(bootStates, lab.State(goal)) {
+		return nil
+	}
+	var words []string
+	for _, s := range bootStates {
+		words = append(words, string(s))
+	}
+	for _, s := range lab.Ladder {
+		if !slices.Contains(words, string(s.Rung)) {
+			words = append(words, string(s.Rung))
+		}
+	}
+	return fmt.Errorf("a boot never is %q; wait for one of %s: %w", goal, strings.Join(words, ", "), lab.ErrInvalid)
+}
+
+var bootStates = []lab.State{lab.Queued, lab.Starting, lab.Working, lab.Handover, lab.Running, lab.Done, lab.Failed, lab.Revoked}
+
+// reached says whether a boot is, or was in this attempt, where somebody waits for it to be. A boot that is done has
+// reached all.
+func reached(b lab.Boot, goal string) bool {
+	if string(b.State) == goal || b.State == lab.Done && goal != string(lab.Failed) && goal != string(lab.Revoked) {
+		return true
+	}
+	if _, ok := lab.StepOf(lab.Rung(goal)); ok {
+		return b.Rung() != "" && b.Rung().Reached(lab.Rung(goal))
+	}
+	// States that a boot has left behind.
+	life := []lab.State{lab.Queued, lab.Starting, lab.Working, lab.Handover, lab.Running}
+	at, want := slices.Index(life, b.State), slices.Index(life, lab.State(goal))
+	return want >= 0 && at > want
+}
+
+// ended is a boot that is over and did not come where it should.
+type ended struct {
+	b     lab.Boot
+	cause string
+	fix   string
+}
+
+func (e *ended) Error() string {
+	text := fmt.Sprintf("boot %d %s", e.b.ID, e.b.State)
+	if e.b.Reason != "" {
+		text += ": " + e.b.Reason
+	}
+	if e.cause != "" && !strings.Contains(text, e.cause) {
+		text += "\nlikely cause: " + e.cause
+	}
+	if e.fix != "" {
+		text += "\nwhat to do: " + e.fix
+	}
+	return text
+}
+
+// Fix names the command that tries it again.
+func (e *ended) Fix() []string { return []string{fmt.Sprintf("carte boot retry %d", e.b.ID)} }
+
+// waitBoot waits until a boot has reached its goal, and tells of each rung on the way; timeout 0 is for ever.
+func (c *call) waitBoot(ctx context.Context, d lab.Desk, id int64, goal string, timeout time.Duration) (b lab.Boot, s lab.Snapshot, err error) {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	for told := 0; ; {
+		next, err := d.Watch(ctx, s.Rev)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return b, s, fmt.Errorf("boot %d did not come to %s within %s; it is %s: %w", id, goal, timeout, whereIs(b), err)
+		}
+		if err != nil {
+			return b, s, err
+		}
+		s = next
+		var ok bool
+		if b, ok = s.Boots[id]; !ok {
+			return b, s, fmt.Errorf("boot %d: %w", id, lab.ErrNotFound)
+		}
+		told = c.tellRungs(b, told)
+		switch {
+		case reached(b, goal):
+			return b, s, nil
+		case b.State.Final():
+			e := &ended{b: b}
+			if b.State == lab.Failed {
+				e.cause, e.fix = causeOf(b)
+			}
+			return b, s, e
+		}
+	}
+}
+
+// tellRungs tells a person of the rungs that are new, and returns how many were told.
+func (c *call) tellRungs(b lab.Boot, told int) int {
+	if !c.term.Progress {
+		return len(b.Climbs)
+	}
+	rungs := rungsOf(b)
+	for ; told < len(rungs); told++ {
+		if r := rungs[told]; !r.Inferred {
+			c.note("boot %d  %-9s %s", b.ID, r.Name, took(r.Seconds))
+		}
+	}
+	return told
+}
+
+func whereIs(b lab.Boot) string {
+	if r := b.Rung(); r != "" {
+		return fmt.Sprintf("%s on the rung %s", b.State, r)
+	}
+	return string(b.State)
+}
+
+// follow waits for a boot and shows it.
+func (c *call) follow(ctx context.Context, d desk, id int64, goal string, timeout time.Duration) error {
+	if err := checkGoal(goal); err != nil {
+		return err
+	}
+	if !d.running {
+		return fmt.Errorf("no lab runs, and nothing comes to pass without one; carte serve starts one: %w", lab.ErrUnreachable)
+	}
+	b, s, err := c.waitBoot(ctx, d, id, goal, timeout)
+	if err != nil {
+		var e *ended
+		if errors.As(err, &e) && c.json { // the document too: it has the rungs
+			return errors.Join(c.showBoot(s, b), err)
+		}
+		return err
+	}
+	return c.showBoot(s, b)
+}
+
+// machineGoals are the words of stateOf and of the power driver.
+var machineGoals = []string{"unknown", "adopted", "ignored", "queued", "starting", "working", "handover", "running", "parked", "idle", "on", "off", "agent"}
+
+// waitMachine waits until a machine is in a state; one that does not exist yet may come.
+func (c *call) waitMachine(ctx context.Context, d lab.Desk, name, goal string, timeout time.Duration) error {
+	if !slices.Contains(machineGoals, goal) {
+		return fmt.Errorf("a machine never is %q; wait for one of %s: %w", goal, strings.Join(machineGoals, ", "), lab.ErrInvalid)
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	var rev uint64
+	state := "not there"
+	for {
+		s, err := d.Watch(ctx, rev)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("%s was not %s within %s; it is %s: %w", name, goal, timeout, state, err)
+		}
+		if err != nil {
+			return err
+		}
+		rev = s.Rev
+		m, err := s.Find(name)
+		if err != nil {
+			if goal != "unknown" && goal != "adopted" {
+				return err
+			}
+			continue
+		}
+		state = stateOf(s, m)
+		live := s.Live[m.ID]
+		_, busy := s.Active(m.ID)
+		if state == goal || string(m.Standing) == goal || live.Power == goal || goal == "agent" && live.Agent || goal == "idle" && !busy && state != "queued" && state != "parked" {
+			return c.show(list{doc: machineOf(s, m), names: []string{m.Label()}, rows: [][]string{{m.Label(), state}}})
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

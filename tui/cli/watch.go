@@ -1,0 +1,294 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"carte/lab"
+	"carte/lab/remote"
+)
+
+func (c *call) watchCommands() []entry {
+	var follow bool
+	var most int
+	var timeout time.Duration
+	limit := func(f *pflag.FlagSet) {
+		f.DurationVar(&timeout, "timeout", 0, "wait at most so long, such as 5m (default: for ever)")
+	}
+	return []entry{
+		{use: "status", help: "show what the lab does, and what needs you", run: func(ctx context.Context, _ []string) error {
+			return c.with(ctx, func(d desk) error { return c.status(ctx, d) })
+		}},
+		{
+			use: "log [MACHINE]", help: "show the log of a machine, or of all", streams: true,
+			flags: func(f *pflag.FlagSet) {
+				f.BoolVarP(&follow, "follow", "f", false, "go on as lines come")
+				f.IntVarP(&most, "lines", "n", 0, "only the newest so many")
+			},
+			run: func(ctx context.Context, args []string) error {
+				if most < 0 {
+					return fmt.Errorf("--lines %d: a number from 1: %w", most, lab.ErrInvalid)
+				}
+				if follow && c.json && !c.jsonl {
+					return fmt.Errorf("a log that goes on has no end, and --json is one document: --jsonl: %w", lab.ErrInvalid)
+				}
+				return c.live(func(d desk) error { return c.log(ctx, d, args, follow, most) })
+			},
+		},
+		{
+			use: "wait boot BOOT GOAL", help: "wait until a boot has reached a rung or a state, such as run or done", streams: true, flags: limit,
+			run: func(ctx context.Context, args []string) error {
+				if err := checkGoal(args[1]); err != nil {
+					return err
+				}
+				return c.live(func(d desk) error {
+					s, err := d.Watch(ctx, 0)
+					if err != nil {
+						return err
+					}
+					b, err := findBoot(s, args[0])
+					return c.either(err, func() error { return c.follow(ctx, d, b.ID, args[1], timeout) })
+				})
+			},
+		},
+		{
+			use: "wait machine MACHINE GOAL", help: "wait until a machine is in a state, such as running, idle or off", streams: true, flags: limit,
+			run: func(ctx context.Context, args []string) error {
+				return c.live(func(d desk) error { return c.waitMachine(ctx, d, args[0], args[1], timeout) })
+			},
+		},
+		{use: "doctor", help: "look at what carte needs from this computer", run: func(ctx context.Context, _ []string) error {
+			return c.with(ctx, func(d desk) error { return c.doctor(ctx, d) })
+		}},
+		{use: "version", help: "show the version of this carte, and of the lab that runs", run: func(ctx context.Context, _ []string) error {
+			return c.version(ctx)
+		}},
+	}
+}
+
+type lineDoc struct {
+	At      time.Time `json:"at"`
+	Machine string    `json:"machine,omitempty"`
+	Source  string    `json:"source"`
+	Text    string    `json:"text"`
+	Lost    int64     `json:"lost,omitempty"` // lines before this one that were not kept
+}
+
+func (c *call) log(ctx context.Context, d desk, args []string, follow bool, most int) error {
+	s, err := d.Watch(ctx, 0)
+	if err != nil {
+		return err
+	}
+	t := lab.Tail{Max: most}
+	if len(args) > 0 {
+		m, err := s.Find(args[0])
+		if err != nil {
+			return err
+		}
+		t.Machine = m.ID
+	}
+	docs := []lineDoc{}
+	for {
+		lines, next, lost, err := d.Tail(ctx, t)
+		if err != nil {
+			return err
+		}
+		for _, l := range lines {
+			if _, ok := s.Machines[l.Machine]; !ok && l.Machine != 0 { // newer than the picture
+				if s, err = d.Watch(ctx, 0); err != nil {
+					return err
+				}
+			}
+			x := lineDoc{l.At, "", l.Source, l.Text, lost}
+			if l.Machine != 0 {
+				x.Machine = machineName(s, l.Machine)
+			}
+			lost = 0
+			if c.json && !c.jsonl {
+				docs = append(docs, x)
+			} else if err := c.showLine(x); err != nil {
+				return err
+			}
+		}
+		if !follow {
+			break
+		}
+		t.After, t.Max, t.Wait = next, 0, true
+	}
+	if c.json && !c.jsonl {
+		return writeJSON(c.term.Out, struct {
+			Lines []lineDoc `json:"lines"`
+		}{docs})
+	}
+	return nil
+}
+
+func (c *call) showLine(x lineDoc) error {
+	if c.jsonl {
+		return writeJSON(c.term.Out, x)
+	}
+	if x.Lost > 0 {
+		c.note("… %d lines not kept", x.Lost)
+	}
+	at := x.At.Local().Format("15:04:05.000")
+	if c.term.Table {
+		_, err := fmt.Fprintf(c.term.Out, "%s %-8s %-6s %s\n", at, or(x.Machine, "—"), x.Source, lab.Clean(x.Text))
+		return err
+	}
+	return tabbed(c.term.Out, [][]string{{at, x.Machine, x.Source, x.Text}})
+}
+
+type statusDoc struct {
+	State    string          `json:"state"` // the folder
+	Running  bool            `json:"running"`
+	Server   *remote.Version `json:"server,omitempty"`
+	Services []lab.Service   `json:"services"`
+	Machines map[string]int  `json:"machines"` // by state
+	Boots    []bootDoc       `json:"boots"`    // that go on
+	Waiting  int             `json:"waiting"`
+	Images   int             `json:"images"`
+	Stacks   int             `json:"stacks"`
+	Needs    []needDoc       `json:"needs"`
+}
+
+// needDoc is something that waits for a person.
+type needDoc struct {
+	What string `json:"what"`
+	Why  string `json:"why"`
+	Fix  string `json:"fix,omitempty"`
+}
+
+func (c *call) status(ctx context.Context, d desk) error {
+	s, err := d.Watch(ctx, 0)
+	if err != nil {
+		return err
+	}
+	doc := statusDoc{Running: d.running, Services: []lab.Service{}, Machines: map[string]int{}, Boots: []bootDoc{}, Waiting: len(s.QueueOf(0)), Images: len(s.Images), Stacks: len(s.Stacks), Needs: needsOf(s)}
+	if doc.State, err = c.stateDir(); err != nil {
+		return err
+	}
+	lives := "no lab runs; carte serve starts one"
+	if d.client != nil {
+		v, err := d.client.Version(ctx)
+		if err != nil {
+			return err
+		}
+		doc.Server, lives = &v, fmt.Sprintf("runs in process %d, carte %s", v.PID, v.Version)
+	}
+	rows := [][]string{{"lab", lives}, {"state", doc.State}}
+	for _, name := range sortedKeys(s.Services) {
+		x := s.Services[name]
+		doc.Services = append(doc.Services, x)
+		rows = append(rows, []string{name, x.State + optional(", ", x.Note)})
+	}
+	for _, m := range s.SortedMachines() {
+		doc.Machines[stateOf(s, m)]++
+	}
+	text := plural(len(s.Machines), "machine")
+	for _, state := range sortedKeys(doc.Machines) {
+		text += fmt.Sprintf(", %d %s", doc.Machines[state], state)
+	}
+	rows = append(rows, []string{"machines", text}, []string{"images", strconv.Itoa(doc.Images)}, []string{"stacks", strconv.Itoa(doc.Stacks)})
+	for _, b := range s.SortedBoots() {
+		if b.State != lab.Queued && !b.State.Final() {
+			doc.Boots = append(doc.Boots, bootDocOf(s, b))
+			rows = append(rows, []string{"boot", fmt.Sprintf("%d %s on %s: %s", b.ID, b.Plan.Stack, machineName(s, b.Machine), whereIs(b))})
+		}
+	}
+	rows = append(rows, []string{"queue", plural(doc.Waiting, "boot")})
+	for _, n := range doc.Needs {
+		rows = append(rows, []string{"needs you", n.What + ": " + n.Why + optional("; ", n.Fix)})
+	}
+	return c.show(list{doc: doc, rows: rows})
+}
+
+func optional(before, s string) string {
+	if s == "" {
+		return ""
+	}
+	return before + s
+}
+
+// needsOf lists what waits for a person.
+func needsOf(s lab.Snapshot) []needDoc {
+	all := []needDoc{}
+	for _, m := range s.SortedMachines() {
+		live := s.Live[m.ID]
+		switch {
+		case m.Standing == lab.Unknown:
+			all = append(all, needDoc{m.Label(), "an unknown machine asked for a boot, code " + m.Code(), "carte machine adopt " + m.Label() + " --name NAME"})
+		case m.Parked != "":
+			fix := "carte machine set " + m.Label() + " parked=no"
+			if b, ok := s.LastBootOf(m.ID); ok {
+				fix = fmt.Sprintf("carte boot retry %d", b.ID)
+			}
+			all = append(all, needDoc{m.Label(), "parked: " + m.Parked, fix})
+		case live.Note != "":
+			all = append(all, needDoc{m.Label(), live.Note, ""})
+		}
+	}
+	for _, name := range sortedKeys(s.Services) {
+		if x := s.Services[name]; !x.OK {
+			all = append(all, needDoc{x.Name, x.State + optional(", ", x.Note), "carte doctor"})
+		}
+	}
+	return all
+}
+
+func (c *call) doctor(ctx context.Context, d desk) error {
+	found, err := d.Doctor(ctx)
+	if err != nil {
+		return err
+	}
+	l := list{
+		doc: struct {
+			Findings []lab.Finding `json:"findings"`
+		}{append([]lab.Finding{}, found...)},
+		head: []string{"", "WHAT", "WHY", "WHAT TO DO"},
+	}
+	bad := 0
+	for _, f := range found {
+		mark := "ok"
+		if !f.OK {
+			mark = "warn"
+			if f.Must {
+				mark, bad = "FAIL", bad+1
+			}
+			l.names = append(l.names, f.What)
+		}
+		l.rows = append(l.rows, []string{mark, f.What, f.Why, f.Fix})
+	}
+	if err := c.show(l); err != nil || bad == 0 {
+		return err
+	}
+	return fmt.Errorf("%s that carte needs: %w", plural(bad, "thing")+" is missing", lab.ErrRefused)
+}
+
+func (c *call) version(ctx context.Context) error {
+	type doc struct {
+		Version string          `json:"version"`
+		Server  *remote.Version `json:"server,omitempty"`
+	}
+	x := doc{Version: c.host.Version}
+	rows := [][]string{{"carte", c.host.Version}}
+	cl, err := c.dial()
+	switch {
+	case err == nil:
+		defer cl.Close()
+		v, err := cl.Version(ctx)
+		if err != nil {
+			return err
+		}
+		x.Server = &v
+		rows = append(rows, []string{"lab", fmt.Sprintf("%s, process %d in %s", v.Version, v.PID, v.State)})
+	case !errors.Is(err, lab.ErrUnreachable) && !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	return c.show(list{doc: x, names: []string{c.host.Version}, rows: rows})
+}
