@@ -161,6 +161,23 @@ func (s *Screen) Write(p []byte) (int, error) {
 }
 
 // String returns all that was printed.
+// Wait waits until words were written.
+func (s *Screen) Wait(t *testing.T, words string) {
+	t.Helper()
+	limit := time.After(Patience)
+	for {
+		text, changed := s.read()
+		if strings.Contains(text, words) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			t.Fatalf("%q was not written in %v, but this:\n%s", words, Patience, text)
+		}
+	}
+}
+
 func (s *Screen) String() string {
 	text, _ := s.read()
 	return text
