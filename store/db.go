@@ -24,8 +24,9 @@ var migrations embed.FS
 // DB is the lab's catalogue and history in one SQLite file: a lab.Book. What Save acknowledged survives a power cut. Its methods may be called from
 // any goroutine; they take turns.
 type DB struct {
-	sql  *sql.DB
-	file string
+	sql   *sql.DB
+	file  string
+	cards string // folder of the versions' cards (rebuild.go); empty: none are kept
 }
 
 // OpenDB opens the catalogue, makes it where there is none, readable by its owner only, and brings an older one up to date. A catalogue that a newer
@@ -109,7 +110,7 @@ func (d *DB) explain(err error) error {
 	}
 	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
-		return fmt.Errorf("the file is broken (%v); stop carte, keep a copy of it, and put a backup in its place, or move it away: images are then found again by their manifests: %w", err, lab.ErrDamaged)
+		return fmt.Errorf("the file is broken (%v); stop carte, keep a copy of it, and put a backup in its place, or move it away, then images are found again and machines are not: %w", err, lab.ErrDamaged)
 	case sqlite3.SQLITE_FULL:
 		return fmt.Errorf("the disk under %s is full; nothing was changed; free some space: %w", filepath.Dir(d.file), err)
 	case sqlite3.SQLITE_BUSY:

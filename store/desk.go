@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"carte/lab"
 	"carte/lab/chunk"
 	"carte/store/media"
@@ -105,11 +107,21 @@ func (d *Desk) Export(ctx context.Context, ref lab.Ref, w io.Writer, progress fu
 		}
 	}
 	if f, ok := w.(*os.File); ok {
-		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() && st.Size() == 0 {
-			return d.State.Chunks.ExportFile(ctx, v.Root, f, tell)
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() && st.Size() == 0 && !appends(f) {
+			if err := d.State.Chunks.ExportFile(ctx, v.Root, f, tell); err != nil {
+				return err
+			}
+			_, err := f.Seek(0, io.SeekEnd)
+			return err
 		}
 	}
 	return d.State.Chunks.Export(ctx, v.Root, w, tell)
+}
+
+// appends says that a file takes every write at its end, wherever it was meant to go, as after >> in a shell.
+func appends(f *os.File) bool {
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	return err != nil || flags&unix.O_APPEND != 0
 }
 
 // Verify hashes every chunk of a version again.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -14,7 +15,11 @@ import (
 
 // Save writes the changes in one transaction, in their order: the same that lab applies to memory. On an error nothing was written.
 func (d *DB) Save(ctx context.Context, changes []lab.Change) error {
-	err := d.tx(ctx, func(tx *sql.Tx) error {
+	undo, err := d.writeCards(changes)
+	if err != nil {
+		return err
+	}
+	err = d.tx(ctx, func(tx *sql.Tx) error {
 		for _, c := range changes {
 			if err := save(ctx, tx, c); err != nil {
 				return fmt.Errorf("save %T: %w", c, err)
@@ -22,7 +27,11 @@ func (d *DB) Save(ctx context.Context, changes []lab.Change) error {
 		}
 		return nil
 	})
-	return d.explain(err)
+	if err != nil {
+		return errors.Join(d.explain(err), undo())
+	}
+	d.dropCards(changes)
+	return nil
 }
 
 func save(ctx context.Context, tx *sql.Tx, c lab.Change) error {

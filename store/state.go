@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +24,7 @@ import (
 //	lock        held while open; holds the number of the process
 //	lab.db      the catalogue
 //	chunks/     packs and manifests
+//	versions/   a card for each version, from which a lost catalogue is made again
 //	secret      32 random bytes
 //	tmp/        emptied at every Open
 type State struct {
@@ -29,6 +32,7 @@ type State struct {
 	DB     *DB
 	Chunks *Chunks
 	Secret []byte
+	Notes  []string // what Open had to mend, for people
 	lock   *os.File
 }
 
@@ -63,8 +67,13 @@ func Open(ctx context.Context, dir string) (_ *State, err error) {
 	if s.DB, err = OpenDB(ctx, filepath.Join(dir, "lab.db")); err != nil {
 		return nil, err
 	}
-	s.Chunks, err = OpenChunks(filepath.Join(dir, "chunks"))
-	return s, err
+	if s.Chunks, err = OpenChunks(filepath.Join(dir, "chunks")); err != nil {
+		return nil, err
+	}
+	if s.Notes, err = s.rebuild(ctx, time.Now()); err != nil {
+		return nil, err
+	}
+	return s, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))) // the names of what was made just now survive, too
 }
 
 // takeLock holds the lock file until it is closed. The kernel frees it when the process dies, however it dies.
@@ -75,7 +84,11 @@ func takeLock(path string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		who, _ := io.ReadAll(io.LimitReader(f, 32))
-		return nil, errors.Join(fmt.Errorf("process %s has it open: %w", lab.Clean(strings.TrimSpace(string(who))), lab.ErrBusy), f.Close())
+		name := "another process"
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(who))); err == nil {
+			name = fmt.Sprintf("process %d", pid)
+		}
+		return nil, errors.Join(fmt.Errorf("%s has it open; speak to that one, or stop it: %w", name, lab.ErrBusy), f.Close())
 	} else if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}

@@ -1,0 +1,225 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"carte/lab"
+)
+
+// TestKilled runs itself again as a process that imports images and says verbs without end, and kills that with SIGKILL at random moments. What the
+// process said was done is there afterwards, and nothing that is there is half.
+func TestKilled(t *testing.T) {
+	const env = "CARTE_TEST_KILLED"
+	if dir := os.Getenv(env); dir != "" {
+		busy(t, dir)
+		return
+	}
+	rounds := 15
+	if testing.Short() {
+		rounds = 3
+	}
+	dir := t.TempDir()
+	r := rand.New(rand.NewPCG(11, uint64(time.Now().UnixNano())))
+	versions, machines := map[string]string{}, map[string]bool{} // that were acknowledged
+	for round := range rounds {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+		cmd.Env = append(os.Environ(), env+"="+dir)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		kill := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+		for lines.Scan() {
+			word, rest, _ := strings.Cut(lines.Text(), " ")
+			switch word {
+			case "open": // from here on, at any moment
+				kill.Reset(time.Duration(r.IntN(150_000)) * time.Microsecond)
+			case "version":
+				ref, root, _ := strings.Cut(rest, " ")
+				versions[ref] = root
+			case "machine":
+				machines[rest] = true
+			default:
+				t.Fatalf("round %d: %s", round, lines.Text())
+			}
+		}
+		err = cmd.Wait()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("round %d: the process ended by itself: %v", round, err)
+		}
+		wholeAfterKill(t, dir, versions, machines)
+		if t.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
+	t.Logf("%d kills; %d versions and %d machines were acknowledged and are there", rounds, len(versions), len(machines))
+	if len(versions) == 0 || len(machines) == 0 {
+		t.Error("the process was killed before it did anything")
+	}
+}
+
+// busy works until it is killed, and says what is done.
+func busy(t *testing.T, dir string) {
+	d := hold(t, dir)
+	fmt.Println("open")
+	s, err := d.Watch(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := s.LastMachine; ; n++ {
+		name := fmt.Sprint("m", n+1)
+		if _, err := d.Say(t.Context(), lab.AddMachine{Name: name, Virtual: &lab.Virtual{}}); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("machine", name)
+		i := lab.Import{Name: fmt.Sprint("image-", n%3), Kind: "system", Form: lab.FormDisk}
+		done, err := d.Import(t.Context(), bytes.NewReader(noise(700_000, uint64(n)*7+uint64(os.Getpid()))), i, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("version", done.Version.Ref(), done.Version.Root)
+	}
+}
+
+func wholeAfterKill(t *testing.T, dir string, versions map[string]string, machines map[string]bool) {
+	t.Helper()
+	d := hold(t, dir)
+	defer d.State.Close()
+	s, err := d.Watch(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ref, root := range versions {
+		if v, ok := s.Versions[ref]; !ok || v.Root.String() != root {
+			t.Errorf("%s was acknowledged and is lost", ref)
+		}
+	}
+	for name := range machines {
+		if _, err := s.Find(name); err != nil {
+			t.Errorf("%s was acknowledged and is lost", name)
+		}
+	}
+	for ref, v := range s.Versions {
+		if err := d.Verify(t.Context(), v.Ref(), nil); err != nil {
+			t.Errorf("%s is there and not whole: %v", ref, err)
+		}
+		if _, err := readCard(d.State.DB.cardPath(ref)); err != nil {
+			t.Errorf("%s has no card: %v", ref, err)
+		}
+	}
+	if err := d.State.DB.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, f := range everyFile(t, dir) {
+		if strings.HasSuffix(f, temporary) {
+			t.Errorf("%s is left", f)
+		}
+	}
+}
+
+func everyFile(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+// A catalogue on a full disk takes nothing, says so, and works on when there is room again. It runs in a mount namespace of its own.
+func TestFullDiskUnderTheCatalogue(t *testing.T) {
+	dir := inSmallDisk(t, "TestFullDiskUnderTheCatalogue")
+	if dir == "" {
+		return
+	}
+	d := hold(t, dir)
+	defer d.State.Close()
+	ballast := filepath.Join(dir, "ballast")
+	f, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	f.Close()
+	before, _ := d.Watch(t.Context(), 0)
+	refused := 0
+	for i := range 200 { // some room is left in the write-ahead log's file
+		_, err = d.Say(t.Context(), lab.AddMachine{Name: fmt.Sprint("a", i), Virtual: &lab.Virtual{}})
+		if err == nil {
+			continue
+		}
+		refused++
+		if !strings.Contains(err.Error(), "nothing was changed") || !strings.Contains(err.Error(), "free some space") {
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 {
+		t.Error("the disk is not full")
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Say(t.Context(), lab.AddMachine{Name: "b", Virtual: &lab.Virtual{}}); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	mem, _ := d.Watch(t.Context(), 0)
+	disk, err := d.State.DB.Load(t.Context())
+	if err != nil || len(disk.Machines) != len(mem.Machines) || len(mem.Machines) != len(before.Machines)+200-refused+1 {
+		t.Errorf("%d machines on disk, %d in memory, %v", len(disk.Machines), len(mem.Machines), err)
+	}
+}
+
+// inSmallDisk runs the test again with a tmpfs of 4 MiB that nobody else sees, and gives the path there; empty for the one that started it.
+func inSmallDisk(t *testing.T, name string) string {
+	const env = "CARTE_TEST_SMALL_DISK"
+	if dir := os.Getenv(env); dir != "" {
+		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, "lab")
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$", "-test.v")
+	cmd.Env = append(os.Environ(), env+"="+t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Skipf("no mount namespace to be had here: %v", err)
+	}
+	if err != nil || !bytes.Contains(out, []byte("PASS: "+name)) {
+		t.Errorf("in the namespace: %v\n%s", err, out)
+	}
+	return ""
+}
