@@ -39,7 +39,7 @@ func alerts(x *index, rows []machineRow) (list []alert) {
 			a.what = "boot failed"
 			if r.Parked != "" {
 				a.what = "parked"
-				a.add("What", "%s.", r.Parked)
+				a.add("What", "%s.", r.why)
 				a.add("Means", "The lab does not boot it any more, so that it never loops.")
 			} else {
 				a.add("What", "Boot %d of %s failed: %s.", b.ID, b.Plan.Stack, b.Reason)
@@ -86,6 +86,3 @@ func serviceAlert(s lab.Service) alert {
 func (a *alert) add(word, format string, args ...any) {
 	a.says = append(a.says, saying{word, fmt.Sprintf(format, args...)})
 }
-
-// flat says whether a service is off on purpose rather than broken: it is not shown in the first line then.
-func flat(s lab.Service) bool { return s.OK && s.State == "off" }

@@ -25,7 +25,7 @@ func (m *model) drawBoot(g *cell.Grid, r rect) {
 	}
 	u := m.x.usualOf(mc.ID, b.Plan.Stack)
 	head := r.y
-	if m.w >= wide {
+	if m.boxed() {
 		h := m.bootHead(nil, rect{r.x + 2, r.y + 1, r.w - 4, r.h}, mc, b, u) + 2
 		h = min(h, r.h-logAtLeast)
 		g.Box(r.x, r.y, r.w, h, cell.Dim, m.bootTitle(mc, b), m.bootTimes(b, u))
@@ -39,7 +39,7 @@ func (m *model) drawBoot(g *cell.Grid, r rect) {
 		head += 1 + h
 	}
 	log := rect{r.x, head, r.w, r.y + r.h - head}
-	if side := m.bootSide(b, u); m.w >= wide && len(side) > 0 {
+	if side := m.bootSide(b, u); m.boxed() && len(side) > 0 {
 		log.w -= 40
 		in := m.pane0(g, rect{log.x + log.w, log.y, 40, log.h}, mc.Label()+" now", "")
 		for i, l := range side[:min(len(side), in.h)] {
@@ -140,7 +140,7 @@ func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usu
 		}
 		text(style, 0, b.Reason)
 	}
-	if m.w < wide && len(b.Metrics) > 0 {
+	if !m.boxed() && len(b.Metrics) > 0 {
 		text(cell.Plain, 0, "metrics  "+strings.Join(metricWords(b), "   "))
 	}
 	return y - r.y
@@ -149,27 +149,35 @@ func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usu
 // drawStrip draws the ladder: each rung with its time, and below it the usual one where there is room. It returns how
 // many lines it took.
 func (m *model) drawStrip(g *cell.Grid, r rect, steps []rise, b lab.Boot, u usual, late bool) int {
-	past := u.n >= fewBoots && m.w >= wide
-	high := 2
+	past := u.n >= fewBoots && m.boxed()
+	each := 2
 	if past {
-		high = 3
+		each = 3
 	}
+	all := 0
+	for _, s := range steps {
+		all += rungWidth(s.rung)
+	}
+	lines := (all-2)/max(r.w, 1) + 1
+	line := max((all+lines-1)/lines, 12) // as many rungs in each line
 	x, y := 0, 0
 	for _, s := range steps {
-		w := max(1+len(s.rung), 6) + 1
-		if x > 0 && x+w-1 > r.w {
-			x, y = 0, y+high
+		w := rungWidth(s.rung)
+		if x > 0 && (x+w/2 > line || x+w-1 > r.w) {
+			x, y = 0, y+each
 		}
-		if y+high <= r.h {
+		if y+each <= r.h {
 			m.drawRung(g, r.x+x, r.y+y, w, s, b, late)
-			if d, ok := u.took[s.rung]; past && ok {
+			if d, ok := u.took[s.rung]; past && ok && s.rung != b.Plan.Until {
 				g.Text(r.x+x+1, r.y+y+2, w-1, cell.Dim, "~"+span(d))
 			}
 		}
 		x += w
 	}
-	return y + high
+	return y + each
 }
+
+func rungWidth(r lab.Rung) int { return max(1+len(r), 6) + 1 }
 
 func (m *model) drawRung(g *cell.Grid, x, y, w int, s rise, b lab.Boot, late bool) {
 	mark, style, time := cell.Absent, cell.Dim, ""
@@ -233,7 +241,7 @@ func movedWords(v lab.Moved) string {
 func metricWords(b lab.Boot) (list []string) {
 	for _, name := range slices.Sorted(maps.Keys(b.Metrics)) {
 		x := b.Metrics[name]
-		list = append(list, strings.TrimSpace(fmt.Sprintf("%s %s %s", x.Name, number(x.Value), x.Unit)))
+		list = append(list, strings.TrimSpace(fmt.Sprintf("%s %s", x.Name, quantity(x))))
 	}
 	return list
 }
@@ -249,7 +257,7 @@ func (m *model) bootSide(b lab.Boot, u usual) (lines []styled) {
 		lines = append(lines, styled{cell.Dim, "metrics"})
 		for _, name := range slices.Sorted(maps.Keys(b.Metrics)) {
 			x := b.Metrics[name]
-			lines = append(lines, styled{cell.Plain, fmt.Sprintf("%-16s %s %s", x.Name, number(x.Value), x.Unit)})
+			lines = append(lines, styled{cell.Plain, fmt.Sprintf("%-16s %s", x.Name, quantity(x))})
 		}
 		lines = append(lines, styled{})
 	}

@@ -68,7 +68,7 @@ func bench() lab.Snapshot {
 		},
 		Live: map[int64]lab.Live{
 			1: {Machine: 1, Seen: before(time.Second), Power: "on"},
-			2: {Machine: 2, Seen: before(0), Power: "on", Agent: true, IP: "10.77.0.31", Progress: lab.Progress{Rung: lab.RungWrite, Done: 3844000, Of: 12400000, Rate: 41.2e6 / 30}},
+			2: {Machine: 2, Seen: before(0), Power: "on", Agent: true, IP: "10.77.0.31", Progress: lab.Progress{Rung: lab.RungWrite, Done: 384e6, Of: 1240e6, Rate: 137.6e6}},
 			3: {Machine: 3, Seen: before(3 * time.Second), Power: "on"},
 			4: {Machine: 4, Seen: before(2 * time.Second), Power: "on"},
 			5: {Machine: 5, Seen: before(42 * time.Second), Power: "", Agent: true, Progress: lab.Progress{Rung: lab.RungHash, Done: 480e6, Of: 1000e6}},
@@ -122,7 +122,7 @@ func active(s *lab.Snapshot, l lab.PlanLayer) {
 		b.Metrics = map[string]lab.Metric{"ops": {Name: "ops", Value: 41310, Unit: "1/s", At: before(3 * time.Second)}, "tlb_miss": {Name: "tlb_miss", Value: 18199871, At: before(4 * time.Second)}}
 	})
 	add(77, 2, "hpt-3", lab.Working, climbsFor(start, 1, lab.RungPower, 0.0, lab.RungDHCP, 4.1, lab.RungTFTP, 0.3, lab.RungScript, 1.2, lab.RungKernel, 0.4, lab.RungInitrd, 0.2, lab.RungHello, 1.9, lab.RungProbe, 0.1, lab.RungHash, 0.2, lab.RungFetch, 0.4, lab.RungWrite, 0.1), func(b *lab.Boot) {
-		b.Moved = lab.Moved{Total: 20e9, Read: 20e9, Fetched: 4.1e6, Written: 12.4e6}
+		b.Moved = lab.Moved{Total: 20e9, Read: 20e9, Fetched: 131e6, Written: 384e6}
 		b.Disk = lab.DiskID{Serial: "S3Z9NX1", Bytes: 512e9}
 		b.Metrics = map[string]lab.Metric{"map_bytes": {Name: "map_bytes", Value: 4e6, Unit: "B", At: before(time.Second)}}
 	})
@@ -130,7 +130,7 @@ func active(s *lab.Snapshot, l lab.PlanLayer) {
 	add(70, 9, "hpt-1", lab.Starting, climbsFor(before(130*time.Second), 1, lab.RungPower, 0.0), nil)
 	add(74, 4, "hpt-0", lab.Failed, usualClimb(before(11*time.Minute), 0)[:9], func(b *lab.Boot) {
 		b.Reason = "disk WD-77 (8.0 GB) is smaller than the image (20.0 GB)"
-		b.Ended = before(11 * time.Minute)
+		b.Ended, b.Since = before(11*time.Minute), before(11*time.Minute)
 	})
 	add(73, 7, "demo", lab.Done, usualClimb(before(30*time.Minute), 0), func(b *lab.Boot) { b.Ended = before(29 * time.Minute) })
 	add(79, 2, "hpt-0", lab.Queued, nil, nil)
@@ -168,14 +168,14 @@ func talk() (lines []lab.Line) {
 		{-5400, 2, "dhcp", "DISCOVER -> OFFER 10.77.0.31 arch 7 (EFI x64)"},
 		{-5100, 2, "tftp", "ipxe.efi 1 043 456 B in 0.3 s"},
 		{-2300, 2, "agent", "up in 0.8 s, nvme0n1 512 GB KINGSTON, this disk holds debian@2"},
-		{-1900, 2, "agent", "plan: 20.0 GB image, 19.98 GB already on disk, 12.4 MB to write"},
+		{-1900, 2, "agent", "plan: 20.0 GB image, 18.8 GB already on disk, 1.2 GB to write"},
 		{-1800, 1, "serial", "iter 2/10 tlb_miss=18231004 ops=41022"},
 		{-1700, 3, "serial", "[    1.203112] hugetlb: registered 2.00 MiB page size, pre-allocated 0 pages, of which none is surplus"},
 		{-1500, 5, "serial", "BUG: unable to handle page fault for address: ffffc90003a7b000"},
 		{-1200, 0, "carte", "WARN agent of opti-7 silent for 38 s (usual gap 1 s); serial still alive"},
 		{-900, 1, "serial", "iter 3/10 tlb_miss=18199871 ops=41310"},
 		{-600, 7, "serial", "demo login:"},
-		{-200, 2, "agent", "write lba 4096000 +12.4 MB (3 extents)"},
+		{-200, 2, "agent", "write lba 4096000 +1.2 GB (3 extents)"},
 	} {
 		lines = append(lines, lab.Line{Seq: int64(i + 1), At: noon.Add(time.Duration(l.ms) * time.Millisecond), Machine: l.machine, Source: l.source, Text: l.text})
 	}
@@ -232,7 +232,8 @@ func newTest(t testing.TB, s lab.Snapshot, w, h int, o Options) (*model, *still)
 func (m *model) tell(lines []lab.Line) {
 	var mine []lab.Line
 	for _, l := range lines {
-		if m.log.whose == 0 || l.Machine == m.log.whose {
+		_, known := m.snap().Machines[l.Machine]
+		if (known || l.Machine == 0) && (m.log.whose == 0 || l.Machine == m.log.whose) {
 			mine = append(mine, l)
 		}
 	}

@@ -15,10 +15,14 @@ import (
 // what is left of it all in a small window.
 const (
 	wide       = 120
+	high       = 20 // boxes need this, too
 	narrow     = 60
 	low        = 12
 	logAtLeast = 4 // lines of log below a list
 )
+
+// boxed says whether there is room for boxes and for panes side by side.
+func (m *model) boxed() bool { return m.w >= wide && m.h >= high }
 
 // draw draws everything.
 func (m *model) draw(g *cell.Grid) {
@@ -63,7 +67,7 @@ func (m *model) drawBody(g *cell.Grid, r rect, rows []machineRow) {
 
 // pane0 frames a pane: a box in wide windows, else a line above it. It returns the inside.
 func (m *model) pane0(g *cell.Grid, r rect, title, right string) rect {
-	if m.w >= wide {
+	if m.boxed() {
 		g.Box(r.x, r.y, r.w, r.h, cell.Dim, title, right)
 		return rect{r.x + 1, r.y + 1, r.w - 2, max(0, r.h-2)}
 	}
@@ -79,28 +83,24 @@ type part struct {
 	text  string
 }
 
+// How soon some parts go: what needs a person last.
+const (
+	dropTrouble = 2
+	dropCount   = 5
+	dropService = 7
+)
+
 // drawHead draws the first line: the lab, its services, machines by state, the queue, what needs you, the clock.
 func (m *model) drawHead(g *cell.Grid, rows []machineRow) {
-	parts := []part{{0, cell.Bold, strings.TrimSpace("carte " + m.opt.Name)}}
-	parts = append(parts, m.services()...)
-	parts = append(parts, m.counts(rows)...)
-	if m.x != nil {
-		if n := len(m.x.waits); n > 0 {
-			text := fmt.Sprintf("queue %d", n)
-			if d, ok := m.x.left(m.now); ok {
-				text += " ~" + span(d)
-			}
-			parts = append(parts, part{3, cell.Plain, text})
-		}
-		if n := len(alerts(m.x, rows)); n > 0 {
-			parts = append(parts, part{1, cell.Yellow, fmt.Sprintf("!%d", n)})
-		}
-	}
 	clock := m.now.Format("15:04:05")
 	if m.w < 100 {
 		clock = clock[:5]
 	}
 	room := m.w - 2 - len(clock) - gap
+	parts := m.headParts(rows, m.services(true))
+	if width(parts) > room {
+		parts = m.headParts(rows, m.services(false))
+	}
 	for width(parts) > room {
 		worst := 0
 		for i, p := range parts {
@@ -114,35 +114,60 @@ func (m *model) drawHead(g *cell.Grid, rows []machineRow) {
 		parts = slices.Delete(parts, worst, worst+1)
 	}
 	x := 1
-	for _, p := range parts {
-		x += g.Text(x, 0, room+1-x, p.style, p.text) + gap
+	for i, p := range parts {
+		x += g.Text(x, 0, room+1-x, p.style, p.text) + gapAfter(parts, i)
 	}
 	g.Right(m.w-1, 0, len(clock), cell.Plain, clock)
 }
 
+func (m *model) headParts(rows []machineRow, services []part) []part {
+	parts := append([]part{{0, cell.Bold, strings.TrimSpace("carte " + m.opt.Name)}}, services...)
+	parts = append(parts, m.counts(rows)...)
+	if m.x == nil {
+		return parts
+	}
+	if n := len(m.x.waits); n > 0 {
+		text := fmt.Sprintf("queue %d", n)
+		if d, ok := m.x.left(m.now); ok {
+			text += " ~" + span(d)
+		}
+		parts = append(parts, part{3, cell.Plain, text})
+	}
+	if n := len(alerts(m.x, rows)); n > 0 {
+		parts = append(parts, part{1, cell.Yellow, fmt.Sprintf("!%d", n)})
+	}
+	return parts
+}
+
+// gapAfter is how many blanks follow a part. Counts stand close together.
+func gapAfter(parts []part, i int) int {
+	count := func(p part) bool { return p.drop == dropCount || p.drop == dropTrouble }
+	if i+1 < len(parts) && count(parts[i]) && count(parts[i+1]) {
+		return 1
+	}
+	return gap
+}
+
 func width(parts []part) (n int) {
-	for _, p := range parts {
-		n += cell.Width(p.text) + gap
+	for i, p := range parts {
+		n += cell.Width(p.text) + gapAfter(parts, i)
 	}
 	return n - gap
 }
 
-// services are carte's own servers: each by itself where there is room, else one word for all.
-func (m *model) services() (parts []part) {
+// services are carte's own servers: each by itself, or one word for all.
+func (m *model) services(each bool) (parts []part) {
 	services := m.snap().Services
 	worst := cell.Running
 	for _, name := range slices.Sorted(maps.Keys(services)) {
-		s := services[name]
-		mark := serviceMark(s)
+		mark := serviceMark(services[name])
 		if mark == cell.Warn {
 			worst = mark
 		}
-		if m.w >= wide {
-			parts = append(parts, part{8, mark.Style, name + " " + string(mark.Rune)})
-		}
+		parts = append(parts, part{dropService, mark.Style, name + " " + string(mark.Rune)})
 	}
-	if m.w < wide && len(services) > 0 {
-		parts = append(parts, part{7, worst.Style, "net " + string(worst.Rune)})
+	if !each && len(services) > 0 {
+		return []part{{dropService, worst.Style, "net " + string(worst.Rune)}}
 	}
 	return parts
 }
@@ -170,10 +195,10 @@ func (m *model) counts(rows []machineRow) (parts []part) {
 		text := fmt.Sprintf("%d %s", n[c], short[c].word)
 		if c <= unknown {
 			text = string(short[c].mark.Rune) + text
-			parts = append(parts, part{2, short[c].mark.Style, text})
+			parts = append(parts, part{dropTrouble, short[c].mark.Style, text})
 			continue
 		}
-		parts = append(parts, part{5, short[c].mark.Style, text})
+		parts = append(parts, part{dropCount, short[c].mark.Style, text})
 	}
 	return parts
 }
@@ -206,12 +231,13 @@ func (m *model) drawHints(g *cell.Grid) {
 	x, room := 1, m.w-2-len(help)-gap
 	for _, a := range m.hints(t) {
 		key := keyWord(a.Keys[0])
-		n := cell.Width(key) + 1 + len(hintWord(a))
+		word := m.hintWord(a)
+		n := cell.Width(key) + 1 + len(word)
 		if x+n > room {
 			continue
 		}
 		x += g.Text(x, y, room, cell.Bold, key)
-		x += 1 + g.Text(x+1, y, room, cell.Plain, hintWord(a)) + gap
+		x += 1 + g.Text(x+1, y, room, cell.Plain, word) + gap
 	}
 	g.Right(m.w-1, y, len(help), cell.Plain, help)
 }
@@ -239,7 +265,22 @@ func (m *model) hints(t action.Target) (list []action.Action) {
 		back, _ := action.ByID("move.back")
 		list = append(list, back)
 	}
+	slices.SortStableFunc(list, func(a, b action.Action) int { return hintRank(a) - hintRank(b) })
 	return list
+}
+
+// ranks puts the hints in order where there is no room for all: what one came for first, what is rare last.
+var ranks = map[string]int{
+	"move.open": 0, "move.back": 1, "machine.adopt": 1, "boot.queue": 1, "boot.retry": 1, "boot.stop": 2, "queue.rm": 2, "machine.ignore": 2,
+	"machine.power": 3, "boot.again": 3, "machine.add": 4, "view.log": 4, "view.filter": 5, "view.command": 5,
+	"machine.set": 7, "machine.forget": 8, "log.follow": 7,
+}
+
+func hintRank(a action.Action) int {
+	if n, ok := ranks[a.ID]; ok {
+		return n
+	}
+	return 4
 }
 
 // opens says whether enter leads anywhere.
@@ -253,14 +294,25 @@ func (m *model) opens(t action.Target) (string, bool) {
 	return "", false
 }
 
+// nouns are the words that go without saying at a place.
+var nouns = map[action.Place][]string{
+	action.Machines: {"machine ", "boot ", "queue "}, action.Queue: {"queue ", "boot "}, action.Images: {"image "},
+	action.Stacks: {"stack "}, action.Boot: {"boot ", "queue "},
+}
+
 // hintWord is an action's shortest word: what is left of machine power, boot stop, queue rm.
-func hintWord(a action.Action) string {
-	for _, noun := range []string{"machine ", "boot ", "queue ", "image ", "stack ", "move "} {
-		if rest, ok := strings.CutPrefix(a.Words, noun); ok {
-			return rest
-		}
+func (m *model) hintWord(a action.Action) string {
+	word := strings.TrimPrefix(a.Words, "move ")
+	for _, noun := range nouns[m.actions()] {
+		word = strings.TrimPrefix(word, noun)
 	}
-	return a.Words
+	switch word {
+	case "rm":
+		return "remove"
+	case "mv":
+		return "move"
+	}
+	return word
 }
 
 func keyWord(key string) string {
@@ -280,7 +332,7 @@ func (m *model) drawLast(g *cell.Grid) {
 	case m.gone != nil:
 		g.Text(1, y, m.w-2, cell.Yellow|cell.Reverse, m.goneWords())
 	case m.sure != nil:
-		g.Text(1, y, m.w-2, cell.Yellow, m.sure.text)
+		g.Text(1, y, m.w-2, cell.Yellow, m.sure.words(m.w-2))
 	case m.flash.text != "" && m.now.Sub(m.flash.at) < flashTime:
 		g.Mark(1, y, m.flash.mark)
 		g.Text(3, y, m.w-4, cell.Plain, m.flash.text)

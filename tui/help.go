@@ -18,10 +18,11 @@ type help struct {
 	t    action.Target
 	line line
 	sel  int
+	word func(action.Action) string
 }
 
 func newHelp(m *model) *help {
-	h := &help{at: string(m.at.at), t: m.target(), line: newLine()}
+	h := &help{at: string(m.at.at), t: m.target(), line: newLine(), word: m.hintWord}
 	for _, a := range action.At(m.actions()) {
 		if len(a.Keys) > 0 {
 			h.acts = append(h.acts, a)
@@ -113,8 +114,11 @@ func (h *help) drawList(g *cell.Grid, r rect, list []action.Action) {
 		}
 		all = append(all, entry{"", i})
 	}
-	wide := max(1, r.w/36)
-	page := max(1, wide*r.h)
+	if r.w <= 0 || r.h <= 0 {
+		return
+	}
+	across := max(1, r.w/36)
+	page := across * r.h
 	first := 0
 	for i, e := range all {
 		if e.act == h.sel {
@@ -122,7 +126,7 @@ func (h *help) drawList(g *cell.Grid, r rect, list []action.Action) {
 		}
 	}
 	for i, e := range all[min(first, len(all)):min(len(all), first+page)] {
-		x, y, w := r.x+(i/r.h)*(r.w/wide), r.y+i%r.h, r.w/wide-1
+		x, y, w := r.x+(i/r.h)*(r.w/across), r.y+i%r.h, r.w/across-1
 		switch {
 		case e.head != "":
 			g.Text(x, y, w, cell.Dim, e.head)
@@ -142,7 +146,7 @@ func (h *help) drawEntry(g *cell.Grid, x, y, w int, a action.Action, selected bo
 		style = cell.Dim
 	}
 	g.Text(x, y, 8, cell.Bold, strings.Join(keys, " "))
-	g.Text(x+9, y, w-9, style, hintWord(a))
+	g.Text(x+9, y, w-9, style, h.word(a))
 	if selected {
 		g.Select(x, y, w)
 	}

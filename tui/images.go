@@ -11,7 +11,7 @@ import (
 
 // halves parts a screen in a list and its detail: side by side in a wide window, else below one another.
 func (m *model) halves(r rect, rows int) (list, detail rect) {
-	if m.w >= wide {
+	if m.boxed() {
 		w := r.w * 3 / 5
 		return rect{r.x, r.y, w, r.h}, rect{r.x + w, r.y, r.w - w, r.h}
 	}
@@ -21,7 +21,7 @@ func (m *model) halves(r rect, rows int) (list, detail rect) {
 
 // inside frames the list of a screen where there are boxes.
 func (m *model) inside(g *cell.Grid, r rect, title, right string) rect {
-	if m.w < wide {
+	if !m.boxed() {
 		return r
 	}
 	return m.pane0(g, r, title, right)
@@ -71,7 +71,7 @@ func (m *model) drawImages(g *cell.Grid, r rect) {
 		say(cell.Plain, m.versionWords(v))
 	}
 	say(cell.Plain, "used by  "+m.users(i.Name))
-	if m.w < wide && sum != "" {
+	if !m.boxed() && sum != "" {
 		say(cell.Dim, sum)
 	}
 }

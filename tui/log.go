@@ -152,7 +152,7 @@ func (j *journal) scroll(by int) {
 		j.end = j.n()
 	}
 	j.follow = false
-	j.end = max(1, min(j.end+by, j.n()))
+	j.end = min(max(j.end+by, 1), j.n())
 	if j.end == j.n() {
 		j.follow, j.fresh = true, 0
 	}
@@ -201,7 +201,8 @@ func (m *model) drawLog(g *cell.Grid, r rect) {
 	if j.follow {
 		end = j.n()
 	}
-	end = max(end, min(r.h, j.n()))
+	end = min(max(end, r.h), j.n())
+	r.x, r.w = r.x+1, r.w-2
 	form := m.logForm(r.w)
 	first, rows := end, 0
 	for first > 0 && rows < r.h {

@@ -11,9 +11,9 @@ import (
 
 // machineColumns is the table of the machines list.
 func (m *model) machineColumns() []column[machineRow] {
-	bar, nameRoom := 17, 9
-	if m.w >= wide {
-		bar, nameRoom = 22, 12
+	bar, nameRoom, now := 16, 9, 14
+	if m.boxed() {
+		bar, nameRoom, now = 20, 10, 26
 	}
 	cols := []column[machineRow]{
 		words("NAME", nameRoom, nameRoom, 0, machineRow.label),
@@ -22,15 +22,15 @@ func (m *model) machineColumns() []column[machineRow] {
 			g.Mark(x, y, r.mark)
 			g.Text(x+2, y, w-2, r.mark.Style, r.word)
 		}},
-		words("NOW", 14, 40, 1, func(r machineRow) string { return r.now }),
+		words("NOW", now, 40, 1, func(r machineRow) string { return r.now }),
 		{"PROGRESS", bar, bar, 4, false, func(g *cell.Grid, x, y, w int, r machineRow) {
 			if r.done >= 0 {
-				g.Bar(x, y, w-6, r.mark.Style&^cell.Reverse, r.done)
-				g.Right(x+w, y, 5, cell.Plain, fmt.Sprintf("%.0f%%", 100*r.done))
+				g.Bar(x, y, w-5, r.mark.Style&^cell.Reverse, r.done)
+				g.Right(x+w, y, 4, cell.Plain, fmt.Sprintf("%.0f%%", 100*r.done))
 			}
 		}},
 		figures("ETA", 5, 5, machineRow.eta),
-		figures("WRITE", 8, 8, func(r machineRow) string { return perSecond(r.rate) }),
+		figures("WRITE", 9, 8, func(r machineRow) string { return perSecond(r.rate) }),
 		figures("SEEN", 4, 6, func(r machineRow) string { return ago(m.now, r.live.Seen) }),
 		words("POWER", 5, 8, 9, machineRow.power),
 		words("NOTE", 6, 40, 10, func(r machineRow) string { return r.Note }),
@@ -42,7 +42,7 @@ func (r machineRow) eta() string {
 	switch {
 	case r.left >= 0:
 		return span(r.left)
-	case r.cond == idle || r.cond == unknown || r.cond == ignored || r.cond == failed:
+	case r.cond == idle || r.cond == unknown || r.cond == ignored || r.cond == failed || r.cond == running:
 		return "—"
 	}
 	return "?"
@@ -62,20 +62,26 @@ func perSecond(rate float64) string {
 	if rate <= 0 {
 		return "—"
 	}
-	return strings.ReplaceAll(lab.Bytes(int64(rate)), " ", "") + "/s"
+	return lab.Bytes(int64(rate)) + "/s"
 }
 
-// rows are the machines that the filter keeps, those that need a person first.
+// rows are all machines, those that need a person first. They are sorted once for a moment.
 func (m *model) rows() []machineRow {
 	if m.x == nil {
 		return nil
 	}
-	return machineRows(m.x, m.now)
+	if m.sorted.x != m.x || !m.sorted.at.Equal(m.now) {
+		m.sorted.x, m.sorted.at, m.sorted.rows = m.x, m.now, machineRows(m.x, m.now)
+	}
+	return m.sorted.rows
 }
 
 // kept are the machines that the filter of the machines list keeps.
 func (m *model) keptMachines(rows []machineRow) (kept []machineRow) {
 	f := m.filters[place{at: action.Machines}]
+	if len(f.terms) == 0 {
+		return rows
+	}
 	for _, r := range rows {
 		text := strings.Join([]string{r.Label(), r.kind(), r.word, r.now, r.Note}, " ")
 		if f.keeps(text, map[string]string{"state": r.word, "kind": r.kind(), "name": r.Label(), "stack": r.now, "machine": r.Label()}) {
@@ -100,7 +106,7 @@ func (m *model) drawMachines(g *cell.Grid, r rect, all []machineRow) {
 	l.settle(machineKeys(rows))
 	warn := m.warnings(all)
 	edges := 1 // the log's line
-	if m.w >= wide {
+	if m.boxed() {
 		edges = 4
 	}
 	need := 1 + max(len(rows), 1) + len(warn)
@@ -110,9 +116,9 @@ func (m *model) drawMachines(g *cell.Grid, r rect, all []machineRow) {
 	if len(all) == 0 {
 		need = 6
 	}
-	h := min(need+1, r.h-edges-logAtLeast) // with a blank line below
+	h := min(need+1, max(r.h-edges-logAtLeast, min(4, r.h))) // with a blank line below
 	top := rect{r.x, r.y, r.w, h}
-	if m.w >= wide {
+	if m.boxed() {
 		top.h += 2
 		right := "sorted by what needs you"
 		if f := m.filters[m.at].text; f != "" {
@@ -183,7 +189,7 @@ func (m *model) warnings(rows []machineRow) (list []warning) {
 		case stuck:
 			list = append(list, warning{r.mark, fmt.Sprintf("%s waits for %s: %s. ! says what to do.", r.label(), r.step.Rung, firstClause(r.step.Cause))})
 		case failed:
-			list = append(list, warning{r.mark, fmt.Sprintf("%s: %s. enter shows why, r tries again.", r.label(), strings.TrimSuffix(r.now, "."))})
+			list = append(list, warning{r.mark, fmt.Sprintf("%s: %s. r tries again.", r.label(), strings.TrimSuffix(r.why, "."))})
 		case unknown:
 			list = append(list, warning{r.mark, fmt.Sprintf("%s asks to boot, code %s: a gives it a name, i ignores it.", r.Label(), r.Code())})
 		}

@@ -32,25 +32,30 @@ type model struct {
 	tries int
 	word  time.Time // of the lab's last word
 
-	at         place
-	visited    []place // places to go back to
-	lists      map[place]*list
-	filters    map[place]filter
-	pane       int // 0: the list, 1: the log beside it
-	log        journal
-	over       overlay // drawn over the screen; it has the keys
-	sure       *sure   // waits for a key once more
-	command    string  // the shell command of the last action
-	flash      flash
-	told       []flash // what the last line said, newest last
-	jobs       []*job
-	interrupt  time.Time // of the first ctrl+c
-	past       []string  // what was typed after ':', newest last
-	keys       keys
-	w, h       int
-	grid       cell.Grid
-	view       string
-	dirty      bool
+	at        place
+	visited   []place // places to go back to
+	lists     map[place]*list
+	filters   map[place]filter
+	pane      int // 0: the list, 1: the log beside it
+	log       journal
+	over      overlay // drawn over the screen; it has the keys
+	sure      *sure   // waits for a key once more
+	command   string  // the shell command of the last action
+	flash     flash
+	told      []flash // what the last line said, newest last
+	jobs      []*job
+	interrupt time.Time // of the first ctrl+c
+	past      []string  // what was typed after ':', newest last
+	keys      keys
+	w, h      int
+	grid      cell.Grid
+	view      string
+	dirty     bool
+	sorted    struct {
+		x    *index
+		at   time.Time
+		rows []machineRow
+	}
 	wantClear  bool
 	drawnTimes int // pictures drawn, for tests
 }

@@ -25,7 +25,7 @@ func (m *model) drawNeeds(g *cell.Grid, r rect, rows []machineRow) {
 	at := l.settle(keys)
 	left, right := rect{r.x, r.y, r.w, min(len(list), max(3, r.h/3))}, rect{}
 	right = r.down(left.h)
-	if m.w >= wide {
+	if m.boxed() {
 		left.w, left.h = 50, r.h
 		right = rect{r.x + 50, r.y, r.w - 50, r.h}
 		left = m.pane0(g, left, fmt.Sprintf("Needs you %d", len(list)), "")
@@ -68,8 +68,8 @@ func (m *model) drawCard(g *cell.Grid, r rect, a alert) {
 		}
 		if can, _ := x.Can(t); can {
 			g.Text(r.x+3, y, 2, cell.Bold, keyWord(x.Keys[0]))
-			n := g.Text(r.x+9, y, r.w-10, cell.Plain, x.Help)
-			g.Text(r.x+11+n, y, r.w-12-n, cell.Dim, x.Command(t))
+			g.Text(r.x+9, y, r.w-10, cell.Plain, m.hintWord(x))
+			g.Text(r.x+18, y, r.w-19, cell.Dim, x.Command(t))
 			y++
 		}
 	}

@@ -201,7 +201,7 @@ func (c *confirm) press(m *model, p press) tea.Cmd {
 func (c *confirm) draw(m *model, g *cell.Grid) {
 	w := min(m.w, 72)
 	lines := wrapped(c.loses, w-4)
-	r := box(g, w, 8+len(lines), c.words, "this cannot be undone")
+	r := box(g, w, 7+len(lines), c.words, "this cannot be undone")
 	y := r.y + 1
 	for _, l := range lines {
 		g.Text(r.x, y, r.w, cell.Red, l)

@@ -19,8 +19,14 @@ const twice = 2 * time.Second
 // A sure is an action that waits for its key to be pressed once more (tier 1).
 type sure struct {
 	key  string
-	text string
+	what string // what the key would do, and what would be lost
 	do   func() tea.Cmd
+}
+
+// words asks in w cells. What the other keys do is never cut off.
+func (s *sure) words(w int) string {
+	head, tail := s.key+" again to ", "; any other key: no"
+	return head + ansi.Truncate(s.what, max(8, w-len(head)-len(tail)), "…") + tail
 }
 
 // press is one key.
@@ -96,7 +102,7 @@ func (m *model) weigh(a action.Action, t action.Target, key string) tea.Cmd {
 	do := func() tea.Cmd { m.perform(a, t); return nil }
 	switch a.Tier(t) {
 	case action.Interrupts:
-		m.sure = &sure{key, fmt.Sprintf("%s again to %s: %s. Any other key: no", key, a.Words, a.Loses(t)), do}
+		m.sure = &sure{key, fmt.Sprintf("%s: %s", m.hintWord(a), a.Loses(t)), do}
 		return nil
 	case action.Destroys:
 		loses := ""
@@ -237,7 +243,7 @@ func (m *model) leave() tea.Cmd {
 	}
 	if m.opt.Leave != nil {
 		if why := m.opt.Leave(m.snap()); why != "" {
-			m.sure = &sure{"q", "q again to leave: " + why + ". Any other key: stay", func() tea.Cmd { return tea.Quit }}
+			m.sure = &sure{"q", "leave: " + why, func() tea.Cmd { return tea.Quit }}
 			return nil
 		}
 	}

@@ -19,7 +19,7 @@ func (m *model) drawQueue(g *cell.Grid, r rect) {
 		detail = 3
 	}
 	top := rect{r.x, r.y, r.w, r.h - detail}
-	if m.w >= wide {
+	if m.boxed() {
 		right := ""
 		if d, ok := m.x.left(m.now); ok {
 			right = "all done about " + m.now.Add(d).Format("15:04")
@@ -39,7 +39,7 @@ func (m *model) drawQueue(g *cell.Grid, r rect) {
 	}
 	b := rows[at]
 	in := m.pane0(g, rect{r.x, r.y + r.h - detail, r.w, detail}, fmt.Sprintf("boot %d", b.ID), "")
-	if m.w < wide {
+	if !m.boxed() {
 		g.Blank(r.x, r.y+r.h-detail, r.w, detail)
 		in = m.pane0(g, rect{r.x, top.y + top.h, r.w, detail}, fmt.Sprintf("boot %d", b.ID), "")
 	}

@@ -3,6 +3,7 @@ package tui
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -53,6 +54,7 @@ type status struct {
 	mark cell.Mark
 	word string
 	now  string        // what it is busy with
+	why  string        // why it failed
 	done float64       // of the rung or the boot it is on, 0 to 1; negative: nothing to measure
 	left time.Duration // until that is done; negative: nobody knows
 	rate float64       // bytes per second onto the disk
@@ -64,9 +66,9 @@ func stateOf(x *index, m lab.Machine, now time.Time) status {
 	live := x.snap.Live[m.ID]
 	switch m.Standing {
 	case lab.Unknown:
-		text := "asked for a network boot"
+		text := "asked to boot"
 		if live.Asked > 1 {
-			text = fmt.Sprintf("asked for a boot %d times", live.Asked)
+			text = fmt.Sprintf("asked to boot %d times", live.Asked)
 		}
 		return status{cond: unknown, mark: cell.Unknown, word: "unknown", now: text, done: -1, left: -1}
 	case lab.Ignored:
@@ -163,15 +165,18 @@ func newest(b lab.Boot) (string, bool) {
 			last = m
 		}
 	}
-	return strings.TrimSpace(fmt.Sprintf("%s=%s %s", last.Name, number(last.Value), last.Unit)), last.Name != ""
+	return fmt.Sprintf("%s=%s", last.Name, quantity(last)), last.Name != ""
 }
 
-// number writes a metric's value without a tail of zeros.
-func number(v float64) string {
-	if v == float64(int64(v)) {
-		return fmt.Sprintf("%.0f", v)
+// quantity writes a metric's value with its unit, without a tail of zeros.
+func quantity(x lab.Metric) string {
+	switch {
+	case (x.Unit == "B" || x.Unit == "bytes") && x.Value >= 0 && x.Value < 1<<60:
+		return lab.Bytes(int64(x.Value))
+	case x.Value == math.Trunc(x.Value) && math.Abs(x.Value) < 1e15:
+		return strings.TrimSpace(fmt.Sprintf("%.0f %s", x.Value, x.Unit))
 	}
-	return fmt.Sprintf("%.4g", v)
+	return strings.TrimSpace(fmt.Sprintf("%.4g %s", x.Value, x.Unit))
 }
 
 // atRest is the state of a machine without an active boot.
@@ -184,16 +189,13 @@ func atRest(x *index, m lab.Machine, live lab.Live) status {
 	what := fmt.Sprintf("%s boot %d", b.Plan.Stack, b.ID)
 	switch {
 	case m.Parked != "":
-		st.cond, st.mark, st.word, st.now = failed, cell.Failed, "parked", m.Parked
+		st.cond, st.mark, st.word, st.now, st.why = failed, cell.Failed, "parked", what, m.Parked
 	case len(x.queue[m.ID]) > 0:
 		st.cond, st.mark, st.word = booting, cell.Booting, "waking"
 		st.now = fmt.Sprintf("%s boot %d is next", x.queue[m.ID][0].Plan.Stack, x.queue[m.ID][0].ID)
 	case !booted:
 	case b.State == lab.Failed:
-		st.cond, st.mark, st.word, st.now = failed, cell.Failed, "failed", what
-		if b.Reason != "" {
-			st.now += ": " + b.Reason
-		}
+		st.cond, st.mark, st.word, st.now, st.why = failed, cell.Failed, "failed", what, b.Reason
 	case b.State == lab.Done && live.Power != "off":
 		st.mark, st.word, st.now = cell.Done, "done", what
 	case b.State == lab.Done || b.State == lab.Revoked:
