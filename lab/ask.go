@@ -290,7 +290,7 @@ func (d *draft) powered(p Powered) error {
 	b, busy := d.Active(m.ID)
 	switch {
 	case !busy:
-	case p.Err != nil && p.Order != "" && b.State == Starting:
+	case p.Err != nil && p.Order != "" && b.State == Starting && m.Power.Driver != "manual": // whose error is an instruction
 		d.strike(b, "power "+p.Order+": "+live.Note)
 	case p.Err == nil && p.Order != "" && p.Order != "off" && b.State == Starting:
 		d.climbed(m, RungPower)

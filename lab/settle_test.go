@@ -81,8 +81,20 @@ func TestManualPowerHasNoLimit(t *testing.T) {
 	if x := b.boot(id); x.Attempt != 1 {
 		t.Errorf("attempt %d", x.Attempt)
 	}
-	if live := b.now().Live[b.machine("metal").ID]; live.Order != "" || live.Note == "" {
+	metal := b.machine("metal").ID
+	if live := b.now().Live[metal]; live.Order != "" || live.Note == "" {
 		t.Errorf("%+v", live)
+	}
+	b.must(PowerMachine{Machine: "metal", Want: "cycle"})
+	if err := b.Powered(t.Context(), Powered{Machine: metal, Order: "cycle", Err: errors.New("press its button")}); err != nil {
+		t.Fatal(err)
+	}
+	if live := b.now().Live[metal]; b.boot(id).Strikes != 0 || live.Note != "press its button" {
+		t.Errorf("an instruction to the operator counts as a failure: %+v", b.boot(id))
+	}
+	b.take(id, Working, 1)
+	if live := b.now().Live[metal]; live.Note != "" {
+		t.Errorf("the instruction stays when it was followed: %q", live.Note)
 	}
 }
 
