@@ -243,8 +243,10 @@ func (d *dhcp) note(ctx context.Context, a ask, v view, m lab.Machine, r *dhcpv4
 // exchange is a packet and its answer in words: DISCOVER -> OFFER 10.77.0.33 arch 7 (EFI x64)
 func exchange(a ask, v view, r *dhcpv4.DHCPv4) string {
 	text := fmt.Sprintf("%s -> %s", a.kind, r.MessageType())
-	if v.proxy || v.pxe {
-		text = "proxy " + text
+	if v.pxe {
+		text = "port 4011: " + text
+	} else if v.proxy {
+		text = "proxy: " + text
 	}
 	if got := addr(r.YourIPAddr); got.IsValid() {
 		text += " " + got.String()

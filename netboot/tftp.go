@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,8 +142,9 @@ func (s *Server) transfer(ctx context.Context, under *transfers, name string, to
 	out.SetSize(int64(len(b)))
 	n, err := to.ReadFrom(bytes.NewReader(b))
 	text := fmt.Sprintf("%s %s in %.1f s", name, lab.Bytes(n), time.Since(start).Seconds())
-	if err != nil {
-		// ROMs ask for the size first and break off: that is no trouble.
+	if err != nil && n == 0 && strings.Contains(err.Error(), "code=8") {
+		text = "asked for the size of " + name // UEFI breaks off once it knows it, and asks again
+	} else if err != nil {
 		text = fmt.Sprintf("%s ended after %s: %v", name, lab.Bytes(n), err)
 	}
 	s.cfg.Lab.Log(lab.Line{Machine: m, Source: "tftp", Text: text})

@@ -310,7 +310,7 @@ func rival(t *testing.T, nic string) {
 		t.Fatal(err)
 	}
 	script := fmt.Sprintf(`read go; ip link set lo up; ip addr add 10.77.0.2/24 dev %[1]s; ip link set %[1]s up
-		exec %[2]s -d -C /dev/null -p 0 -i %[1]s --bind-interfaces --dhcp-authoritative --no-ping --dhcp-range=10.77.0.50,10.77.0.60,255.255.255.0 --dhcp-leasefile=%[3]s`,
+		exec %[2]s -d -C /dev/null -p 0 -i %[1]s --bind-interfaces --dhcp-authoritative --no-ping --dhcp-range=10.77.0.50,10.77.0.59,255.255.255.0 --dhcp-leasefile=%[3]s`,
 		nic, program(t, "dnsmasq"), filepath.Join(t.TempDir(), "leases"))
 	cmd := exec.Command("sh", "-c", script)
 	runtime.LockOSThread() // the parent that the child dies with is a thread
