@@ -173,11 +173,3 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
-
-// GivePort moves one end of a wire's port into the network namespace of a process, as if it were another computer.
-func GivePort(t *testing.T, port string, pid int) {
-	t.Helper()
-	link, err := netlink.LinkByName(port)
-	must(t, err)
-	must(t, netlink.LinkSetNsPid(link, pid))
-}
