@@ -72,7 +72,7 @@ func prepareTree(ctx context.Context, o lab.Orders) error {
 	}
 	// noload: a journal that is replayed would write to what was just proven.
 	if err := unix.Mount(part, baseAt, "ext4", unix.MS_RDONLY, "noload"); err != nil {
-		return fmt.Errorf("mount %s (%s) as ext4: %w; is the image a tree?", part, o.Writes[0].Ref, err)
+		return fmt.Errorf("%s is not a tree, its bytes do not mount as ext4 (%s: %w): %w", o.Writes[0].Ref, part, err, lab.ErrInvalid)
 	}
 	if _, err := findInit(baseAt); err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", o.Writes[0].Ref, err), unix.Unmount(baseAt, 0))

@@ -146,7 +146,7 @@ func (p *pid1) show(err error) {
 		next = "The server does not let this agent work any more. The machine can be switched off."
 	}
 	bar := strings.Repeat("=", 78)
-	text := []string{"", bar, " carte: " + err.Error(), "", " " + next, bar, ""}
+	text := []string{"", bar, " carte: " + plainly(err), "", " " + next, bar, ""}
 	if c := (*crash)(nil); errors.As(err, &c) {
 		text = append([]string{c.stack}, text...)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -179,13 +180,13 @@ func (w *work) fail(ctx context.Context, err error) error {
 	if c := (*crash)(nil); errors.As(err, &c) {
 		w.say("%s", c.stack)
 	}
-	r := lab.Report{Error: err.Error(), Fatal: hopeless(err)}
+	r := lab.Report{Error: plainly(err), Fatal: hopeless(err)}
 	why := (*revoked)(nil)
 	if errors.As(err, &why) {
 		w.say("boot %d is called back: %s; nothing is being written any more", w.orders.Boot, why.why)
 		r = lab.Report{Revoked: true}
 	} else {
-		w.say("boot %d FAILED: %v", w.orders.Boot, err)
+		w.say("boot %d FAILED: %s", w.orders.Boot, r.Error)
 	}
 	if told := w.tell(ctx, r); told != nil && !errors.As(told, new(*revoked)) {
 		if ctx.Err() != nil {
@@ -203,4 +204,15 @@ func (w *work) fail(ctx context.Context, err error) error {
 // may well get further next time.
 func hopeless(err error) bool {
 	return errors.Is(err, lab.ErrInvalid) || errors.Is(err, lab.ErrRefused)
+}
+
+// plainly is an error in words, without the name of its kind at the end, which is for programs.
+func plainly(err error) string {
+	text := err.Error()
+	for _, f := range lab.Failings {
+		if f.Kind != nil && errors.Is(err, f.Kind) {
+			text = strings.TrimSuffix(text, ": "+f.Kind.Error())
+		}
+	}
+	return text
 }

@@ -34,7 +34,7 @@ var measures = []struct {
 func main() {
 	mounts()
 	say("")
-	say("This is carte's demo system: %s on %s, %d CPUs.", release(), runtime.GOARCH, runtime.NumCPU())
+	say("This is carte's demo system: %s on %s with %s.", release(), runtime.GOARCH, cpus(runtime.NumCPU()))
 	say("It came over the network, lies on this machine's disk, and nothing here was installed by hand.")
 	say("::carte ready")
 	best := make([]float64, len(measures))
@@ -79,6 +79,13 @@ func mounts() {
 			say("%s is not mounted: %v; the demo goes on without", m.at, err)
 		}
 	}
+}
+
+func cpus(n int) string {
+	if n == 1 {
+		return "one CPU"
+	}
+	return fmt.Sprint(n, " CPUs")
 }
 
 func release() string {
