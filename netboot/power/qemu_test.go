@@ -16,7 +16,7 @@ func virtual() lab.Machine {
 	return lab.Machine{
 		ID: 3, Name: "vm-1", Standing: lab.Adopted, MACs: []lab.MAC{"52:54:00:00:00:03"}, Power: lab.Power{Driver: "qemu"},
 		UUID:    "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
-		Virtual: &lab.Virtual{DiskBytes: 1 << 20, MemoryBytes: 128 << 20, CPUs: 1, Firmware: lab.BIOS, Wire: "user"},
+		Virtual: &lab.Virtual{DiskBytes: 1 << 20, Serial: "carte-00c0ffee", MemoryBytes: 128 << 20, CPUs: 1, Firmware: lab.BIOS, Wire: "user"},
 		Arms:    []lab.Arm{{DiskID: lab.DiskID{Serial: "carte-00c0ffee", Bytes: 1 << 20}}},
 	}
 }
