@@ -59,7 +59,7 @@ func (m *model) drawBody(g *cell.Grid, r rect, rows []machineRow) {
 		title, right := m.logTitle()
 		m.drawLog(g, m.pane0(g, r, title, right))
 	case needs:
-		m.drawNeeds(g, r, rows)
+		m.drawNeeds(g, r)
 	default:
 		m.drawMachines(g, r, rows)
 	}
@@ -133,7 +133,7 @@ func (m *model) headParts(rows []machineRow, services []part) []part {
 		}
 		parts = append(parts, part{3, cell.Plain, text})
 	}
-	if n := len(alerts(m.x, rows)); n > 0 {
+	if n := len(m.alerts()); n > 0 {
 		parts = append(parts, part{1, cell.Yellow, fmt.Sprintf("!%d", n)})
 	}
 	return parts

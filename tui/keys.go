@@ -63,6 +63,9 @@ func (p press) message() tea.KeyMsg {
 	if p.paste != "" {
 		return tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(p.paste), Paste: true}
 	}
+	if p.name == " " {
+		return tea.KeyMsg{Type: tea.KeySpace, Runes: []rune{' '}}
+	}
 	if t, ok := editing[p.name]; ok {
 		return tea.KeyMsg{Type: t}
 	}
@@ -77,5 +80,4 @@ var editing = map[string]tea.KeyType{
 	"backspace": tea.KeyBackspace, "delete": tea.KeyDelete, "left": tea.KeyLeft, "right": tea.KeyRight,
 	"home": tea.KeyHome, "end": tea.KeyEnd, "ctrl+a": tea.KeyCtrlA, "ctrl+e": tea.KeyCtrlE, "ctrl+k": tea.KeyCtrlK,
 	"ctrl+u": tea.KeyCtrlU, "ctrl+w": tea.KeyCtrlW, "ctrl+b": tea.KeyCtrlB, "ctrl+f": tea.KeyCtrlF, "ctrl+d": tea.KeyCtrlD,
-	" ": tea.KeySpace,
 }

@@ -2,6 +2,7 @@ package tui
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"carte/lab"
@@ -72,11 +73,18 @@ func (m *model) rows() []machineRow {
 	}
 	if m.sorted.x != m.x || !m.sorted.at.Equal(m.now) {
 		m.sorted.x, m.sorted.at, m.sorted.rows = m.x, m.now, machineRows(m.x, m.now)
+		m.sorted.alerts = alerts(m.x, m.sorted.rows)
 	}
 	return m.sorted.rows
 }
 
-// kept are the machines that the filter of the machines list keeps.
+// alerts are what needs a person, counted once for a moment.
+func (m *model) alerts() []alert {
+	m.rows()
+	return m.sorted.alerts
+}
+
+// keptMachines are the machines that the filter of the machines list keeps.
 func (m *model) keptMachines(rows []machineRow) (kept []machineRow) {
 	f := m.filters[place{at: action.Machines}]
 	if len(f.terms) == 0 {
@@ -94,7 +102,7 @@ func (m *model) keptMachines(rows []machineRow) (kept []machineRow) {
 func machineKeys(rows []machineRow) []string {
 	keys := make([]string, len(rows))
 	for i, r := range rows {
-		keys[i] = fmt.Sprint(r.ID)
+		keys[i] = strconv.FormatInt(r.ID, 10)
 	}
 	return keys
 }

@@ -52,9 +52,10 @@ type model struct {
 	view      string
 	dirty     bool
 	sorted    struct {
-		x    *index
-		at   time.Time
-		rows []machineRow
+		x      *index
+		at     time.Time
+		rows   []machineRow
+		alerts []alert
 	}
 	wantClear  bool
 	drawnTimes int // pictures drawn, for tests

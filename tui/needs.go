@@ -9,8 +9,8 @@ import (
 )
 
 // drawNeeds lists what needs a person, with a card for the selected thing: what, what it means, what to do.
-func (m *model) drawNeeds(g *cell.Grid, r rect, rows []machineRow) {
-	list := alerts(m.x, rows)
+func (m *model) drawNeeds(g *cell.Grid, r rect) {
+	list := m.alerts()
 	if len(list) == 0 {
 		g.Mark(r.x+1, r.y+1, cell.Done)
 		g.Text(r.x+margin, r.y+1, r.w-margin, cell.Bold, "Nothing needs you.")

@@ -37,7 +37,7 @@ func (m *model) rowKeys() (keys []string) {
 			keys = append(keys, s.Name)
 		}
 	case needs:
-		for _, a := range alerts(m.x, m.rows()) {
+		for _, a := range m.alerts() {
 			keys = append(keys, a.key)
 		}
 	}
@@ -77,7 +77,7 @@ func (m *model) target() (t action.Target) {
 		}
 	case needs:
 		if at >= 0 {
-			m.aim(&t, alerts(m.x, m.rows())[at].machine)
+			m.aim(&t, m.alerts()[at].machine)
 		}
 	case action.Boot:
 		m.aim(&t, m.at.machine)
