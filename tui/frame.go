@@ -335,7 +335,10 @@ func (m *model) drawLast(g *cell.Grid) {
 		g.Text(1, y, m.w-2, cell.Yellow, m.sure.words(m.w-2))
 	case m.flash.text != "" && m.now.Sub(m.flash.at) < flashTime:
 		g.Mark(1, y, m.flash.mark)
-		g.Text(3, y, m.w-4, cell.Plain, m.flash.text)
+		n := 3 + g.Text(3, y, m.w-4, cell.Plain, m.flash.text) + gap
+		if m.flash.mark == cell.Done && m.command != "" && n+20 < m.w {
+			g.Text(n, y, m.w-n-1, cell.Dim, "$ "+m.command)
+		}
 	case len(m.jobs) > 0:
 		m.jobs[0].draw(g, 1, y, m.w-2, m.now)
 	case m.command != "":

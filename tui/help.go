@@ -146,7 +146,11 @@ func (h *help) drawEntry(g *cell.Grid, x, y, w int, a action.Action, selected bo
 		style = cell.Dim
 	}
 	g.Text(x, y, 8, cell.Bold, strings.Join(keys, " "))
-	g.Text(x+9, y, w-9, style, h.word(a))
+	word := h.word(a)
+	if a.Moves() {
+		word = a.Help
+	}
+	g.Text(x+9, y, w-9, style, word)
 	if selected {
 		g.Select(x, y, w)
 	}

@@ -35,7 +35,7 @@ func (m *model) press(p press) tea.Cmd {
 	case p.name == "ctrl+c":
 		return m.interrupted()
 	case p.name == "ctrl+z":
-		return tea.Suspend
+		return suspend(m)
 	case m.over != nil:
 		return m.over.press(m, p)
 	case m.sure != nil:
@@ -205,6 +205,7 @@ func init() { // not a literal: the functions lead back to the map
 		"view.copy":      (*model).copy,
 		"view.redraw":    func(m *model) tea.Cmd { m.wantClear = true; return nil },
 		"view.quit":      (*model).leave,
+		"view.suspend":   suspend,
 		"log.follow":     func(m *model) tea.Cmd { m.log.follow = !m.log.follow; return nil },
 		"log.wrap":       func(m *model) tea.Cmd { m.log.wrap = !m.log.wrap; return nil },
 		"log.time":       func(m *model) tea.Cmd { m.log.clock = (m.log.clock + 1) % clocks; return nil },
@@ -222,6 +223,9 @@ func init() { // not a literal: the functions lead back to the map
 		"move.back":      func(m *model) tea.Cmd { m.escape(); return nil },
 	}
 }
+
+// suspend gives the terminal back to the shell until fg.
+func suspend(*model) tea.Cmd { return tea.Suspend }
 
 func visit(at action.Place) func(*model) tea.Cmd {
 	return func(m *model) tea.Cmd { m.goTo(place{at: at}); return nil }

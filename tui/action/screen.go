@@ -41,6 +41,10 @@ var screen = []Action{
 		Help: "draw everything again", Command: fixed("carte"),
 	},
 	{
+		ID: "view.suspend", Words: "suspend", Keys: []string{"ctrl+z"}, Where: []Place{Everywhere},
+		Help: "give the terminal back to the shell for a while; fg returns", Command: fixed("carte"),
+	},
+	{
 		ID: "log.follow", Words: "follow", Keys: []string{"f"}, Where: []Place{Log, Boot, Machines},
 		Help: "keep the newest line in view, or stop doing so", Command: logCommand("-f"),
 	},
