@@ -9,10 +9,10 @@ import (
 // expression; key:X asks one field, as in state:lost. The zero filter keeps everything.
 type filter struct {
 	text  string
-	terms []term
+	terms []want
 }
 
-type term struct {
+type want struct {
 	not   bool
 	field string
 	word  string
@@ -23,7 +23,7 @@ type term struct {
 func parseFilter(text string) (f filter) {
 	f.text = text
 	for _, w := range strings.Fields(strings.ToLower(text)) {
-		var t term
+		var t want
 		if w, t.not = strings.CutPrefix(w, "!"); w == "" {
 			continue
 		}

@@ -221,7 +221,7 @@ func newTest(t testing.TB, s lab.Snapshot, w, h int, o Options) (*model, *still)
 	o.defaults()
 	desk := &still{}
 	m := newModel(context.Background(), desk, newFeed(desk, o.Now), io.Discard, o)
-	m.spawn = func(f func()) { f() }
+	m.spawn, m.ready = func(f func()) { f() }, func() {}
 	m.Update(tea.WindowSizeMsg{Width: w, Height: h})
 	m.Update(wakeMsg{at: noon, snap: &s})
 	m.tell(talk())

@@ -2,7 +2,6 @@ package tui
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -25,6 +24,7 @@ type model struct {
 	// through the feed.
 	group *group
 	spawn func(func())
+	ready func() // the window's size is known
 
 	now   time.Time
 	x     *index // of the newest snapshot; nil until there is one
@@ -103,6 +103,7 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.w, m.h = msg.Width, msg.Height
+		m.ready()
 	case tea.KeyMsg:
 		for _, p := range m.keys.split(msg, m.now) {
 			cmds = append(cmds, m.press(p))
@@ -234,18 +235,8 @@ func (m *model) say(mark cell.Mark, format string, args ...any) {
 	m.told = m.told[max(0, len(m.told)-keptTold):]
 }
 
-// fail says an error, without the name of its kind at its end.
-func (m *model) fail(err error) {
-	text := err.Error()
-	for _, f := range lab.Failings {
-		if f.Kind != nil && errors.Is(err, f.Kind) {
-			if tail := ": " + f.Kind.Error(); len(text) > len(tail) && text[len(text)-len(tail):] == tail {
-				text = text[:len(text)-len(tail)]
-			}
-		}
-	}
-	m.say(cell.Failed, "%s", text)
-}
+// fail says an error.
+func (m *model) fail(err error) { m.say(cell.Failed, "%s", lab.Words(err)) }
 
 // View implements tea.Model: exactly as many lines as the window has, none wider.
 func (m *model) View() string {

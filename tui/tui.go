@@ -27,6 +27,7 @@ import (
 	_ "carte/tui/quiet" // before bubbletea, see there
 
 	tea "github.com/charmbracelet/bubbletea"
+	"github.com/charmbracelet/x/term"
 
 	"carte/lab"
 )
@@ -65,9 +66,9 @@ func (o *Options) defaults() {
 	if o.Env == nil {
 		o.Env = os.Getenv
 	}
-	term := o.Env("TERM")
-	o.Mono = o.Mono || o.Env("NO_COLOR") != "" || term == "dumb"
-	o.ASCII = o.ASCII || o.Env("CARTE_ASCII") == "1" || term == "linux" || term == "dumb" || otherLocale(o.Env)
+	kind := o.Env("TERM")
+	o.Mono = o.Mono || o.Env("NO_COLOR") != "" || kind == "dumb"
+	o.ASCII = o.ASCII || o.Env("CARTE_ASCII") == "1" || kind == "linux" || kind == "dumb" || otherLocale(o.Env)
 }
 
 // otherLocale says that the locale is set, and is not one of UTF-8 (POSIX 8.2: the first of these that is not empty).
@@ -94,14 +95,23 @@ func Run(ctx context.Context, desk lab.Desk, o Options) (err error) {
 	var g group
 	g.crashed = func() { p.Kill() }
 	m.group = &g
-	g.start(func() { f.watch(inner) })
-	g.start(func() { f.tail(inner) })
-	g.start(func() { f.wake(inner, func(msg wakeMsg) { p.Send(msg) }) })
+	// Nothing begins or ends before the window's size is known: Bubble Tea asks for it in a goroutine that it does not
+	// join, and that goroutine still reads the terminal's file until then.
+	ready := make(chan struct{})
+	m.ready = sync.OnceFunc(func() { close(ready) })
+	if !term.IsTerminal(o.Out.Fd()) {
+		m.ready()
+	}
+	g.start(func() { <-ready; f.watch(inner) })
+	g.start(func() { <-ready; f.tail(inner) })
+	g.start(func() { <-ready; f.wake(inner, func(msg wakeMsg) { p.Send(msg) }) })
 	g.start(func() { // a quiet end: unlike tea.WithContext, this waits for the reader of keys
 		<-inner.Done()
+		<-ready
 		p.Quit()
 	})
 	_, err = p.Run()
+	m.ready()
 	cancel()
 	if crash := g.wait(); crash != nil {
 		return crash
