@@ -199,7 +199,7 @@ func (v Forget) decide(d *draft) error {
 }
 
 // PowerMachine asks the machine's power driver for on, off or cycle. It returns at once; Live.Order says until when the
-// driver is at work.
+// driver is at work. Off ends the boot that the machine is busy with; what is queued behind it turns it on again.
 type PowerMachine struct {
 	Machine string `json:"machine"`
 	Want    string `json:"want"`
@@ -216,10 +216,13 @@ func (v PowerMachine) decide(d *draft) error {
 	if m.Standing != Adopted {
 		return fmt.Errorf("%s is %s: %w", m.Label(), m.Standing, ErrRefused)
 	}
+	d.fact(m.ID, 0, "power %s for %s", v.Want, m.Label())
+	if b, busy := d.Active(m.ID); busy && v.Want == "off" { // else the lab would turn it on again for the same boot
+		d.revoke(b, "the operator switched the machine off")
+	}
 	live := d.live(m.ID)
 	live.Order, live.Note = v.Want, ""
 	d.put(live)
-	d.fact(m.ID, 0, "power %s for %s", v.Want, m.Label())
 	return nil
 }
 
