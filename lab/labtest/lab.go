@@ -131,6 +131,9 @@ func Lacking(t testing.TB, why any) {
 	t.Skip(why)
 }
 
+// quiet is a log that nobody reads.
+var quiet = slog.New(slog.DiscardHandler)
+
 // testWriter sends what servers log to the test's log.
 type testWriter struct{ t testing.TB }
 
@@ -142,13 +145,19 @@ func (w testWriter) Write(p []byte) (int, error) {
 // Until waits until the lab is as wanted, and returns it then.
 func Until(t testing.TB, d lab.Desk, what string, is func(lab.Snapshot) bool) lab.Snapshot {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	return UntilIn(t, d, Patience, what, is)
+}
+
+// UntilIn is Until with another patience.
+func UntilIn(t testing.TB, d lab.Desk, patience time.Duration, what string, is func(lab.Snapshot) bool) lab.Snapshot {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var s lab.Snapshot
 	for {
 		next, err := d.Watch(ctx, s.Rev)
 		if err != nil {
-			t.Fatalf("waited %v for %s: %v; the boots: %s", Patience, what, err, boots(s))
+			t.Fatalf("waited %v for %s: %v; the boots: %s", patience, what, err, boots(s))
 		}
 		if s = next; is(s) {
 			return s
@@ -249,15 +258,20 @@ func FileRoot(t testing.TB, file string, bytes int64) chunk.ID {
 // sees its disks, and its disk is armed.
 func Metal(t testing.TB, b *Bench, n int, diskBytes int64) *Sim {
 	t.Helper()
+	return metal(t, b, b.URL, n, diskBytes)
+}
+
+func metal(t testing.TB, d lab.Desk, url string, n int, diskBytes int64) *Sim {
+	t.Helper()
 	name, mac := MetalName(n), net.HardwareAddr{2, 0, 0, 0, byte(n >> 8), byte(n)}
 	disk, err := NewDisk(filepath.Join(t.TempDir(), name), "SIM-"+name, diskBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sim := &Sim{MAC: lab.MAC(mac.String()), Disk: disk, Boot: b.URL, Interval: 50 * time.Millisecond}
-	Say(t, b, lab.AddMachine{Name: name, MACs: []string{string(sim.MAC)}})
-	Survey(t, b, name, sim)
-	Say(t, b, lab.ArmDisk{Machine: name, Disk: disk.Serial})
+	sim := &Sim{MAC: lab.MAC(mac.String()), Disk: disk, Boot: url, Interval: 50 * time.Millisecond}
+	Say(t, d, lab.AddMachine{Name: name, MACs: []string{string(sim.MAC)}})
+	Survey(t, d, name, sim)
+	Say(t, d, lab.ArmDisk{Machine: name, Disk: disk.Serial})
 	return sim
 }
 
