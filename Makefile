@@ -1,5 +1,12 @@
-# carte: `make build` makes ./carte. `make payload` first puts the agent and its
-# kernel where go:embed finds them; a plain `go build` works without.
+# make run      builds everything and opens the console on a virtual machine that really boots
+# make test     runs every test; installs or names what is missing
+# make build    leaves the whole binary at ./carte
+# make payload  puts the agent and its kernel where go:embed finds them; a plain `go build` works without
+# make e2e      only the tests that start machines, with what they say
+# make bench    what carte costs, beside a limit or a peer
+# make fuzz     every fuzz target for FUZZTIME
+# make golden   writes the golden files anew: look at the difference before you commit it
+# make check    a clean clone builds and passes its tests without payload
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -10,7 +17,44 @@ LDFLAGS_REPEATABLE = -s -w -buildid=
 KERNEL_MODULE      = github.com/gokrazy/kernel.amd64
 PAYLOAD            = netboot/payload/bin
 
-.PHONY: payload build
+.PHONY: run test build payload e2e bench fuzz golden check
+
+run:
+	@testdata/need run
+	@$(MAKE) --no-print-directory build
+	./carte demo
+
+test:
+	@testdata/need test
+	@$(MAKE) --no-print-directory payload
+	$(GO) vet ./...
+	$(GO) test -timeout 85m ./...
+
+# What starts QEMU or real servers lives in these packages.
+e2e: payload
+	@testdata/need test
+	$(GO) test -timeout 85m -v ./lab/labtest ./netboot/...
+
+bench: payload
+	@testdata/need bench
+	$(GO) test -timeout 85m -run '^$$' -bench . -benchtime 1x ./lab/labtest
+	$(GO) test -timeout 85m -run '^$$' -bench . $$($(GO) list ./... | grep -v labtest)
+
+FUZZTIME = 20s
+fuzz:
+	@for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$dir/*_test.go | cut -c6-); do \
+			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$dir || exit 1; \
+		done; \
+	done
+
+golden:
+	$(GO) test ./tui ./tui/cli ./netboot -short -update
+
+# CI is unset, because there a test that is skipped has failed.
+check:
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && git clone -q . "$$dir/carte" && cd "$$dir/carte" && unset CI && \
+	$(GO) build ./... && $(GO) vet ./... && $(GO) test -timeout 40m ./...
 
 # These files are made in bin/payload and moved into place only when they differ, so
 # that a build at the same time never embeds half a file, and that an unchanged
