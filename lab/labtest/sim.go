@@ -30,6 +30,8 @@ type Sim struct {
 	Slowest  atomic.Int64                // nanoseconds that the slowest script took
 	Said     func(script string)         // hears every script
 	Rest     time.Duration               // between two boots, 20 ms when 0
+	Again    bool                        // what it is sent to restarts it: it lives until it is turned off
+	HTTP     *http.Client                // what firmware and agent ask with; nil: their own
 }
 
 // A Disk is a plain file that a Sim has as its disk.
@@ -51,7 +53,7 @@ const (
 func (s *Sim) PowerOn(ctx context.Context) (string, error) {
 	for {
 		end, err := s.once(ctx)
-		if end != "" || ctx.Err() != nil {
+		if end != "" && !s.Again || ctx.Err() != nil {
 			return end, ctx.Err()
 		}
 		_ = err // firmware: whatever went wrong, it starts again
@@ -96,7 +98,7 @@ func (s *Sim) once(ctx context.Context) (end string, err error) {
 		}
 	}
 	o := agent.Options{
-		Server: args[lab.ArgServer], Pin: args[lab.ArgPin], Token: args[lab.ArgToken], Interval: s.Interval,
+		Server: args[lab.ArgServer], Pin: args[lab.ArgPin], Token: args[lab.ArgToken], Interval: s.Interval, HTTP: s.HTTP,
 		Inventory: func() (lab.Inventory, error) { return s.inventory(), nil },
 		OpenDisk:  s.open,
 		Handover: func(_ context.Context, o lab.Orders) error {
@@ -118,7 +120,11 @@ func (s *Sim) fetch(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := s.HTTP
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return "", err
 	}
