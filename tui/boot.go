@@ -119,7 +119,7 @@ func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usu
 		g.Text(r.x+n+bar, y, r.w-n-bar, cell.Plain, fmt.Sprintf("%4.0f%%  %s", 100*frac, words))
 		y++
 	}
-	if moved := movedWords(b.Moved); moved != "" {
+	if moved := movedWords(b.Moved); moved != "" && b.State != lab.Starting { // else it is of the attempt before
 		text(cell.Plain, 0, moved)
 	}
 	if late {
@@ -141,7 +141,15 @@ func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usu
 		text(style, 0, b.Reason)
 	}
 	if !m.boxed() && len(b.Metrics) > 0 {
-		text(cell.Plain, 0, "metrics  "+strings.Join(metricWords(b), "   "))
+		for i, l := range rowsOf(metricWords(b), r.w-9) {
+			if i == 0 && y < r.y+r.h {
+				g.Text(r.x, y, 8, cell.Dim, "metrics")
+			}
+			if y < r.y+r.h {
+				g.Text(r.x+9, y, r.w-9, cell.Plain, l)
+			}
+			y++
+		}
 	}
 	return y - r.y
 }
@@ -244,6 +252,18 @@ func metricWords(b lab.Boot) (list []string) {
 		list = append(list, strings.TrimSpace(fmt.Sprintf("%s %s", x.Name, quantity(x))))
 	}
 	return list
+}
+
+// rowsOf puts words that belong together into rows of w cells, parted by blanks that wrapping leaves alone.
+func rowsOf(words []string, w int) (rows []string) {
+	for _, word := range words {
+		if n := len(rows); n > 0 && cell.Width(rows[n-1])+3+cell.Width(word) <= w {
+			rows[n-1] += "   " + word
+			continue
+		}
+		rows = append(rows, word)
+	}
+	return rows
 }
 
 type styled struct {

@@ -120,7 +120,9 @@ func (j *journal) add(msg wakeMsg, now time.Time) {
 	}
 	from := len(j.lines)
 	j.lines = append(j.lines, msg.lines...)
-	j.count += len(msg.lines)
+	for i := len(msg.lines) - 1; i >= 0 && now.Sub(msg.lines[i].At) < 2*time.Second; i-- {
+		j.count++ // older ones are what was said before anybody looked
+	}
 	j.keep(from)
 	if !j.follow {
 		j.fresh += j.n() - before
@@ -182,13 +184,6 @@ func (m *model) logTitle() (title, right string) {
 		parts = append(parts, fmt.Sprintf("%d lost", j.lost))
 	}
 	return title, strings.Join(parts, "  ")
-}
-
-func thousands(n int) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%d %03d", n/1000, n%1000)
 }
 
 // drawLog fills r with the log, the newest line at its lower end.

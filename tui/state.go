@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -168,15 +169,42 @@ func newest(b lab.Boot) (string, bool) {
 	return fmt.Sprintf("%s=%s", last.Name, quantity(last)), last.Name != ""
 }
 
-// quantity writes a metric's value with its unit, without a tail of zeros.
+// quantity writes a metric's value with its unit: bytes and seconds as a person reads them, other numbers without a tail
+// of zeros and with their thousands apart.
 func quantity(x lab.Metric) string {
+	v := math.Abs(x.Value)
 	switch {
-	case (x.Unit == "B" || x.Unit == "bytes") && x.Value >= 0 && x.Value < 1<<60:
-		return lab.Bytes(int64(x.Value))
-	case x.Value == math.Trunc(x.Value) && math.Abs(x.Value) < 1e15:
-		return strings.TrimSpace(fmt.Sprintf("%.0f %s", x.Value, x.Unit))
+	case (x.Unit == "B" || x.Unit == "B/s") && x.Value >= 0 && v < 1e18:
+		return lab.Bytes(int64(x.Value)) + strings.TrimPrefix(x.Unit, "B")
+	case x.Unit == "s" && v > 0 && v < 1e-3:
+		return fmt.Sprintf("%.3g us", x.Value*1e6)
+	case x.Unit == "s" && v > 0 && v < 1:
+		return fmt.Sprintf("%.3g ms", x.Value*1e3)
 	}
-	return strings.TrimSpace(fmt.Sprintf("%.4g %s", x.Value, x.Unit))
+	text := fmt.Sprintf("%.4g", x.Value)
+	if x.Value == math.Trunc(x.Value) && v < 1e15 {
+		text = thousands(int(x.Value))
+	}
+	if unit, ok := strings.CutPrefix(x.Unit, "1/"); ok {
+		return text + "/" + unit
+	}
+	return strings.TrimSpace(text + " " + x.Unit)
+}
+
+// thousands writes a number with its thousands apart from 10 000 on.
+func thousands(n int) string {
+	digits := strconv.Itoa(n)
+	first := 0
+	if n < 0 {
+		first = 1
+	}
+	if len(digits)-first < 5 {
+		return digits
+	}
+	for i := len(digits) - 3; i > first; i -= 3 {
+		digits = digits[:i] + " " + digits[i:]
+	}
+	return digits
 }
 
 // atRest is the state of a machine without an active boot.

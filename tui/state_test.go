@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -158,6 +159,18 @@ func TestWords(t *testing.T) {
 	}{{0, "0%"}, {1, "under 0.01%"}, {12_400_000, "0.06%"}, {384_000_000, "1.9%"}, {2_000_000_000, "10%"}, {20_000_000_000, "100%"}} {
 		if got := percent(c.part, 20_000_000_000); got != c.want {
 			t.Errorf("percent(%d) = %q, want %q", c.part, got, c.want)
+		}
+	}
+}
+
+func TestQuantity(t *testing.T) {
+	for want, x := range map[string]lab.Metric{
+		"36.8 us": {Value: 3.67707e-05, Unit: "s"}, "1.5 ms": {Value: 0.0015, Unit: "s"}, "96.2 s": {Value: 96.2, Unit: "s"}, "912 206/s": {Value: 912206, Unit: "1/s"},
+		"1.3 GB/s": {Value: 1.3462e9, Unit: "B/s"}, "4.0 MB": {Value: 4e6, Unit: "B"}, "-12 345": {Value: -12345}, "9999 x": {Value: 9999, Unit: "x"}, "1 000 000": {Value: 1e6},
+		"NaN": {Value: math.NaN()}, "0.25": {Value: 0.25}, "0 s": {Unit: "s"},
+	} {
+		if got := quantity(x); got != want {
+			t.Errorf("quantity(%v %s) = %q, want %q", x.Value, x.Unit, got, want)
 		}
 	}
 }
