@@ -22,7 +22,10 @@ var machines = []Action{
 		},
 		Command: func(t Target) string {
 			name, rest, _ := strings.Cut(strings.TrimSpace(t.Text), " ")
-			words := []string{"carte", "machine", "add", or(name, "NAME"), "--virtual"}
+			if _, err := parseAdd(t.Text); err != nil {
+				name, rest = "NAME", ""
+			}
+			words := []string{"carte", "machine", "add", name, "--virtual"}
 			for _, kv := range strings.Fields(rest) {
 				words = append(words, "--"+kv)
 			}

@@ -147,7 +147,7 @@ func rungsOf(b lab.Boot) []rungDoc {
 	all := []rungDoc{}
 	before := b.Queued
 	for _, cl := range b.Climbs {
-		all = append(all, rungDoc{cl.Rung, cl.At.Sub(before).Seconds(), cl.Inferred, cl.Attempt, cl.At.UTC()})
+		all = append(all, rungDoc{cl.Rung, cl.At.Sub(before).Round(time.Millisecond).Seconds(), cl.Inferred, cl.Attempt, cl.At.UTC()})
 		before = cl.At
 	}
 	return all

@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"carte/lab"
+	"carte/lab/chunk"
+)
+
+// memory is a book that is kept in memory.
+type memory struct{}
+
+func (memory) Load(context.Context) (lab.Snapshot, error) { return lab.Snapshot{}, nil }
+func (memory) Save(context.Context, []lab.Change) error   { return nil }
+
+// testDesk is a real lab, with images that have no bytes.
+type testDesk struct {
+	*lab.Lab
+	findings []lab.Finding
+}
+
+func (d *testDesk) Import(ctx context.Context, r io.Reader, i lab.Import, progress func(int64)) (got lab.Imported, err error) {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return got, err
+	}
+	if progress != nil {
+		progress(int64(len(b)))
+	}
+	v := lab.Version{Image: i.Name, Root: chunk.Sum(b), Bytes: 1 << 20, Content: int64(len(b)), Stored: int64(len(b)), Message: i.Message, Author: "me", Found: "GPT, 1 partition"}
+	ch, err := d.Say(ctx, lab.AddVersion{Version: v, Kind: i.Kind, Form: i.Form})
+	if err != nil {
+		return got, err
+	}
+	got = lab.Imported{Format: "raw", New: int64(len(b)), Seconds: 0.25, Same: len(ch.Versions) == 0}
+	if !got.Same {
+		got.Version = ch.Versions[0]
+		return got, nil
+	}
+	s, err := d.Watch(ctx, 0)
+	if err == nil {
+		got.Version, err = s.Version(lab.Ref{Name: i.Name})
+	}
+	return got, err
+}
+
+func (d *testDesk) Export(_ context.Context, ref lab.Ref, w io.Writer, progress func(done, of int64)) error {
+	if ref.Name == "broken" {
+		_, err := w.Write(make([]byte, 100))
+		return errors.Join(err, fmt.Errorf("chunk 1 of %s: %w", ref, lab.ErrDamaged))
+	}
+	b := make([]byte, 1<<20)
+	copy(b[70000:], "content")
+	_, err := w.Write(b)
+	return err
+}
+
+func (d *testDesk) Verify(_ context.Context, ref lab.Ref, _ func(done, of int64)) error {
+	if ref.Name == "broken" {
+		return fmt.Errorf("chunk 1 of %s: %w", ref, lab.ErrDamaged)
+	}
+	return nil
+}
+
+func (d *testDesk) Doctor(context.Context) ([]lab.Finding, error) { return d.findings, nil }
+
+// bench is a command line with a lab in memory.
+type bench struct {
+	t    *testing.T
+	desk *testDesk
+	dir  string
+	term Terminal // what the next command gets, but for Out and Err
+	in   string
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	now := func() time.Time { at = at.Add(250 * time.Millisecond); return at }
+	l, err := lab.Open(t.Context(), lab.Config{Book: memory{}, Now: now, Secret: make([]byte, 16)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, dir: t.TempDir(), desk: &testDesk{Lab: l, findings: []lab.Finding{{What: "qemu", OK: true, Must: true, Why: "QEMU 7.2"}}}}
+	b.term = Terminal{Env: func(string) string { return "" }, Now: func() time.Time { return at }}
+	return b
+}
+
+// run carries out a command line and returns what it wrote and its exit code.
+func (b *bench) run(args ...string) (out, errs string, code int) {
+	b.t.Helper()
+	var o, e bytes.Buffer
+	t := b.term
+	t.In, t.Out, t.Err = strings.NewReader(b.in), &o, &e
+	h := Host{Version: "v1", Open: func(context.Context, string) (lab.Desk, func() error, error) {
+		return b.desk, func() error { return nil }, nil
+	}}
+	code = Run(b.t.Context(), h, t, append(args, "--state", b.dir))
+	return o.String(), e.String(), code
+}
+
+// ok is run for a command that must succeed.
+func (b *bench) ok(line string) string {
+	b.t.Helper()
+	args, err := splitLine(line)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	out, errs, code := b.run(args...)
+	if code != 0 {
+		b.t.Fatalf("carte %s: exit %d\n%s%s", line, code, out, errs)
+	}
+	return out
+}
+
+// furnish fills the lab: machines of every sort, images, stacks, a boot that is done and one that waits.
+func (b *bench) furnish() {
+	b.t.Helper()
+	b.in = "some bytes"
+	b.ok("machine add vm-1 --virtual --disk 256M")
+	b.ok("image import - --name debian --message 'the first'")
+	b.in = "other bytes"
+	b.ok("image import - --name debian")
+	b.ok("image import - --name demo --form tree")
+	b.ok("stack new hpt --system debian@1")
+	b.ok("stack new demo --system demo --cmdline quiet")
+	b.ok("boot demo --on vm-1")
+	b.finish("vm-1")
+	b.ok("boot hpt --on vm-1")
+	b.ok("boot demo --on vm-1")
+	if _, _, err := b.desk.SeenMachine(b.t.Context(), "52:54:00:00:00:99", lab.RungDHCP, "10.0.0.9", true); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.desk.Tell(b.t.Context(), lab.Service{Name: "dhcp", State: "yielded", Note: "another server answers on eth1"}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// finish lets a machine climb its whole ladder, as firmware and agent would.
+func (b *bench) finish(machine string) {
+	b.t.Helper()
+	ctx, l := b.t.Context(), b.desk.Lab
+	must := func(err error) {
+		b.t.Helper()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	s, err := l.Watch(ctx, 0)
+	must(err)
+	m, err := s.Find(machine)
+	must(err)
+	must(l.Powered(ctx, lab.Powered{Machine: m.ID, Order: s.Live[m.ID].Order, State: "on"}))
+	script, err := l.Script(ctx, m.MACs[0], "10.0.2.15")
+	must(err)
+	key := hex.EncodeToString(make([]byte, 32))
+	disk := lab.Disk{DiskID: m.Arms[0].DiskID, Path: "/dev/vda", Model: "QEMU", BlockBytes: 512}
+	inv := lab.Inventory{Vendor: "QEMU", Product: "pc", Firmware: lab.BIOS, CPU: "a CPU", Cores: 1, Threads: 1, NUMA: 1, MemoryBytes: 1 << 30, Disks: []lab.Disk{disk}, NICs: []lab.NIC{{MAC: m.MACs[0], Name: "eth0", Mbps: -1, Link: true}}}
+	o, err := l.Claim(ctx, lab.Claim{Token: script.Token, Key: key, Inventory: inv})
+	must(err)
+	moved := lab.Moved{Read: 10, Fetched: 20, Written: 30, Zeroed: 40}
+	for _, r := range []lab.Report{{Rung: lab.RungHash}, {Rung: lab.RungWrite, Writing: true}, {Rung: lab.RungVerify, Proven: true}, {Rung: lab.RungHandover}} {
+		r.Boot, r.Moved = o.Boot, moved
+		_, err := l.Report(ctx, key, r)
+		must(err)
+	}
+	must(l.Console(ctx, m.ID, []string{"::carte ready", "::carte metric speed=1.5 GB/s", "::carte done"}))
+}

@@ -1,0 +1,312 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"carte/lab"
+	"carte/lab/remote"
+)
+
+// serve lets the bench's lab answer on its socket until the test ends.
+func (b *bench) serve() {
+	b.t.Helper()
+	s := &remote.Server{Desk: b.desk, Dir: b.dir, Version: "v2", Log: slog.New(slog.DiscardHandler)}
+	if err := s.Listen(); err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	b.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			b.t.Errorf("the socket ended with %v", err)
+		}
+	})
+}
+
+// when calls do once the lab is as said.
+func (b *bench) when(what string, is func(lab.Snapshot) bool, do func()) (wait func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for rev := uint64(0); ; {
+			s, err := b.desk.Watch(b.t.Context(), rev)
+			if err != nil {
+				b.t.Errorf("%s: %v", what, err)
+				return
+			}
+			if rev = s.Rev; is(s) {
+				do()
+				return
+			}
+		}
+	})
+	return wg.Wait
+}
+
+func ordered(s lab.Snapshot) bool { return s.Live[1].Order != "" }
+
+func TestBootAndWait(t *testing.T) {
+	b := newBench(t)
+	b.in = "bytes"
+	b.ok("machine add vm-1 --virtual --disk 256M")
+	b.ok("image import - --name demo --form tree")
+	b.ok("stack new demo --system demo")
+	b.serve()
+	wait := b.when("boot", ordered, func() { b.finish("vm-1") })
+	var doc bootDoc
+	if err := json.Unmarshal([]byte(b.ok("boot demo --on vm-1 --wait done --timeout 1m --json")), &doc); err != nil {
+		t.Fatal(err)
+	}
+	wait()
+	if doc.State != lab.Done || doc.Metrics["speed"].Value != 1.5 || doc.Rungs[0].Name != lab.RungPower || doc.Written != 30 {
+		t.Errorf("the boot: %+v", doc)
+	}
+	for _, line := range []string{"wait boot 1 done", "wait boot vm-1 hello", "wait boot 1 running", "wait machine vm-1 on", "wait machine vm-1 adopted --timeout 1s", "boot show 1 --wait run"} {
+		b.ok(line)
+	}
+	if _, errs, code := b.run("wait", "boot", "1", "failed"); code != 1 || !strings.Contains(errs, "boot 1 done") {
+		t.Errorf("waiting for a failure of a boot that is done: exit %d %s", code, errs)
+	}
+	if _, errs, code := b.run("wait", "machine", "vm-1", "off", "--timeout", "10ms"); code != 6 || !strings.Contains(errs, "vm-1 was not off within 10ms; it is on") {
+		t.Errorf("timeout: exit %d %s", code, errs)
+	}
+	b.ok("boot demo --on vm-1")
+	if _, errs, code := b.run("wait", "boot", "2", "run", "--timeout", "10ms"); code != 6 || !strings.Contains(errs, "boot 2 did not come to run within 10ms; it is starting") {
+		t.Errorf("timeout: exit %d %s", code, errs)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var errs bytes.Buffer
+	term := b.term
+	term.Out, term.Err = io.Discard, &errs
+	if code := Run(ctx, Host{}, term, []string{"wait", "boot", "2", "run", "--state", b.dir}); code != 130 {
+		t.Errorf("interrupted: exit %d %s", code, &errs)
+	}
+}
+
+// A boot that fails says where it stopped, why, and what to do.
+func TestBootFails(t *testing.T) {
+	b := newBench(t)
+	b.furnish() // boot 2 is starting
+	b.serve()
+	strike := func() {
+		if err := b.desk.Powered(t.Context(), lab.Powered{Machine: 1, Order: "cycle", Err: errors.New("QEMU is not installed")}); err != nil {
+			t.Error(err)
+		}
+	}
+	for range lab.MaxStrikes {
+		strike()
+	}
+	out, errs, code := b.run("wait", "boot", "2", "run", "--json")
+	if code != 1 || !strings.Contains(errs, `"E-FAILED"`) || !strings.Contains(errs, "boot 2 failed: power cycle: QEMU is not installed (3 attempts)") || !strings.Contains(errs, "carte boot retry 2") || !strings.Contains(out, `"state":"failed"`) {
+		t.Errorf("exit %d\n%s\n%s", code, out, errs)
+	}
+	_, errs, _ = b.run("wait", "boot", "2", "run")
+	if !strings.Contains(errs, "likely cause: the machine was not switched on") || !strings.Contains(errs, "what to do: ") {
+		t.Errorf("for a person: %s", errs)
+	}
+	if out := b.ok("status"); !strings.Contains(out, "needs you\tvm-1: parked: ") {
+		t.Errorf("status:\n%s", out)
+	}
+}
+
+func TestPower(t *testing.T) {
+	b := newBench(t)
+	b.ok("machine add vm-1 --virtual")
+	b.serve()
+	wait := b.when("on", ordered, func() {
+		if err := b.desk.Powered(t.Context(), lab.Powered{Machine: 1, Order: "on", State: "on"}); err != nil {
+			t.Error(err)
+		}
+	})
+	if out := b.ok("machine power vm-1 on"); out != "vm-1\ton\n" {
+		t.Errorf("power on: %q", out)
+	}
+	wait()
+	wait = b.when("off", ordered, func() {
+		if err := b.desk.Powered(t.Context(), lab.Powered{Machine: 1, Order: "off", Err: fmt.Errorf("the plug does not answer")}); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, errs, code := b.run("machine", "power", "vm-1", "off"); code != 1 || !strings.Contains(errs, "the plug does not answer") {
+		t.Errorf("power off: exit %d %s", code, errs)
+	}
+	wait()
+	if _, errs, code := b.run("machine", "power", "vm-1", "up"); code != 2 || !strings.Contains(errs, "is not on, off or cycle") {
+		t.Errorf("power up: exit %d %s", code, errs)
+	}
+}
+
+func TestLog(t *testing.T) {
+	b := newBench(t)
+	b.ok("machine add vm-1 --virtual")
+	b.serve()
+	b.desk.Log(lab.Line{Machine: 1, Source: "serial", Text: "one \x1b[31mred\x1b[0m line"})
+	b.desk.Log(lab.Line{Source: "carte", Text: "two"})
+	if out := b.ok("log vm-1"); !strings.HasSuffix(out, "\tvm-1\tserial\tone red line\n") {
+		t.Errorf("log vm-1: %q", out)
+	}
+	if out := b.ok("log --jsonl -n 1"); !strings.Contains(out, `"source":"carte","text":"two"}`) || strings.Count(out, "\n") != 1 {
+		t.Errorf("log --jsonl -n 1: %q", out)
+	}
+	if _, errs, code := b.run("log", "-f", "--json"); code != 2 || !strings.Contains(errs, "--jsonl") {
+		t.Errorf("log -f --json: exit %d %s", code, errs)
+	}
+	// It goes on until it is interrupted.
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	term := b.term
+	term.Out, term.Err = w, io.Discard
+	code := make(chan int)
+	go func() { code <- Run(ctx, Host{}, term, []string{"log", "-f", "--jsonl", "--state", b.dir}) }()
+	dec := json.NewDecoder(r)
+	for i, want := range []string{"one red line", "two", "three"} {
+		if i == 2 {
+			b.desk.Log(lab.Line{Source: "carte", Text: "three"})
+		}
+		var x lineDoc
+		if err := dec.Decode(&x); err != nil || x.Text != want {
+			t.Errorf("line %d: %+v, %v", i, x, err)
+		}
+	}
+	cancel()
+	if got := <-code; got != 130 {
+		t.Errorf("interrupted: exit %d", got)
+	}
+}
+
+func TestExport(t *testing.T) {
+	b := newBench(t)
+	b.in = "x"
+	b.ok("image import - --name debian")
+	b.ok("image import - --name broken")
+	file := filepath.Join(t.TempDir(), "out.img")
+	b.ok("image export debian -o " + file)
+	got, err := os.ReadFile(file)
+	if err != nil || len(got) != 1<<20 || string(got[70000:70007]) != "content" {
+		t.Errorf("the file has %d bytes, %v", len(got), err)
+	}
+	if _, errs, code := b.run("image", "export", "debian", "-o", file); code != 5 || !strings.Contains(errs, "--force") {
+		t.Errorf("a file that is there: exit %d %s", code, errs)
+	}
+	b.ok("image export debian --force -o " + file)
+	bad := filepath.Join(t.TempDir(), "bad.img")
+	if _, errs, code := b.run("image", "export", "broken", "-o", bad); code != 1 || !strings.Contains(errs, "chunk 1 of broken@1") {
+		t.Errorf("a broken image: exit %d %s", code, errs)
+	}
+	if left, _ := os.ReadDir(filepath.Dir(bad)); len(left) > 0 {
+		t.Errorf("a broken export left %v", left)
+	}
+	if out, errs, code := b.run("image", "verify", "--json"); code != 1 || !strings.Contains(out, `"ref":"debian@1","ok":true`) || !strings.Contains(out, `"ref":"broken@1","ok":false`) {
+		t.Errorf("verify: exit %d %s%s", code, out, errs)
+	}
+	b.term.Table = true
+	if _, errs, code := b.run("image", "export", "debian", "-o", "-"); code != 2 || !strings.Contains(errs, "is a terminal") {
+		t.Errorf("to a terminal: exit %d %s", code, errs)
+	}
+}
+
+// A command waits a little for another one that has the state open, and goes to the lab when it was that.
+func TestStateIsOpenElsewhere(t *testing.T) {
+	b := newBench(t)
+	b.ok("machine add vm-1 --virtual")
+	tries := 0
+	h := Host{Open: func(context.Context, string) (lab.Desk, func() error, error) {
+		if tries++; tries == 2 {
+			b.serve()
+		}
+		return nil, nil, fmt.Errorf("process 1 has it open: %w", lab.ErrBusy)
+	}}
+	var out bytes.Buffer
+	term := b.term
+	term.Out, term.Err = &out, &out
+	if code := Run(t.Context(), h, term, []string{"machine", "ls", "-q", "--state", b.dir}); code != 0 || out.String() != "vm-1\n" || tries != 2 {
+		t.Errorf("exit %d after %d tries: %s", code, tries, &out)
+	}
+}
+
+func TestDemo(t *testing.T) {
+	for _, metrics := range []bool{true, false} {
+		b := newBench(t)
+		h := Host{
+			DemoImage: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("ext4")), nil },
+			Serve: func(ctx context.Context, o ServeOptions, with func(context.Context, lab.Desk) error) error {
+				if o.State != b.dir {
+					t.Errorf("the demo is in %s", o.State)
+				}
+				wait := b.when("demo", ordered, func() {
+					if metrics {
+						b.finish(demoMachine)
+					} else if _, err := b.desk.Say(ctx, lab.Stop{Boot: 1, Reason: "no"}); err != nil {
+						t.Error(err)
+					}
+				})
+				defer wait()
+				return with(ctx, b.desk)
+			},
+		}
+		var out, errs bytes.Buffer
+		term := b.term
+		term.Out, term.Err = &out, &errs
+		code := Run(t.Context(), h, term, []string{"demo", "--headless", "--json", "--state", b.dir})
+		var doc demoDoc
+		if err := json.Unmarshal(out.Bytes(), &doc); err != nil {
+			t.Fatalf("exit %d: %v: %s%s", code, err, &out, &errs)
+		}
+		switch {
+		case metrics && (code != 0 || !doc.OK || doc.Machine != "vm-1" || doc.Metrics["speed"].Value != 1.5 || doc.Boot.Total == 0 || doc.Boot.Rungs[1].Name != lab.RungDHCP):
+			t.Errorf("exit %d %+v\n%s", code, doc, &errs)
+		case !metrics && (code != 1 || doc.OK || !strings.Contains(errs.String(), "boot 1 revoked: no")):
+			t.Errorf("exit %d %+v\n%s", code, doc, &errs)
+		}
+		if metrics {
+			var any map[string]any
+			if err := json.Unmarshal(out.Bytes(), &any); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, "demo.schema", schema(any, ""))
+		}
+	}
+	b := newBench(t)
+	b.desk.findings = []lab.Finding{{What: "virtual machines", Must: true, Why: "virtual machines need QEMU", Fix: "apt-get install qemu-system-x86"}}
+	h := Host{Serve: func(ctx context.Context, _ ServeOptions, with func(context.Context, lab.Desk) error) error {
+		return with(ctx, b.desk)
+	}}
+	var errs bytes.Buffer
+	term := b.term
+	term.Out, term.Err = io.Discard, &errs
+	if code := Run(t.Context(), h, term, []string{"demo", "--headless", "--state", b.dir}); code != 4 || !strings.Contains(errs.String(), "what to do: apt-get install qemu-system-x86") {
+		t.Errorf("without QEMU: exit %d %s", code, &errs)
+	}
+}
+
+// The socket of another program is not a lab's.
+func TestSocketOfSomethingElse(t *testing.T) {
+	b := newBench(t)
+	ln, err := net.Listen("unix", filepath.Join(b.dir, remote.SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		if c, err := ln.Accept(); err == nil {
+			c.Close()
+		}
+	}()
+	if _, errs, code := b.run("machine", "ls"); code != 8 || !strings.Contains(errs, "stopped answering") {
+		t.Errorf("exit %d %s", code, errs)
+	}
+}
