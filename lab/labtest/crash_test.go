@@ -69,7 +69,7 @@ func TestServerKilledAtEveryRung(t *testing.T) {
 			})
 		}
 	}
-	wholeJournal(t, s)
+	killedAndWhole(t, s)
 }
 
 // bothDone waits for a machine's two boots of the same image. The first found a blank disk, the second had nothing to do.
@@ -124,12 +124,18 @@ func sameAs(t *testing.T, before, after lab.Snapshot) {
 	}
 }
 
-// wholeJournal ends a lab and looks into its folder: no fact is missing, and every version can be read.
-func wholeJournal(t *testing.T, s *labtest.Served) {
+// killedAndWhole kills a server for the last time and looks at what it left.
+func killedAndWhole(t *testing.T, s *labtest.Served) {
 	t.Helper()
 	last := labtest.Now(t, s)
 	s.Kill9(t)
-	state, err := store.Open(t.Context(), s.Dir)
+	whole(t, s.Dir, last)
+}
+
+// whole looks into the folder of a lab that is no longer served: no fact is missing, and every version can be read.
+func whole(t *testing.T, dir string, last lab.Snapshot) {
+	t.Helper()
+	state, err := store.Open(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +190,7 @@ func TestServerKilledBeforeTheMachineAsks(t *testing.T) {
 			off()
 		})
 	}
-	wholeJournal(t, s)
+	killedAndWhole(t, s)
 }
 
 // counter is a wire that tells when a number of requests have gone over it.
@@ -239,5 +245,5 @@ func TestServerKilledAtRandom(t *testing.T) {
 	if after := labtest.Now(t, s); len(after.Boots) != 2*machines || len(after.Machines) != machines || len(after.Versions) != 1 {
 		t.Errorf("%d boots, %d machines, %d versions are left", len(after.Boots), len(after.Machines), len(after.Versions))
 	}
-	wholeJournal(t, s)
+	killedAndWhole(t, s)
 }
