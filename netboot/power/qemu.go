@@ -72,10 +72,15 @@ func (q *QEMU) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case s := <-q.starts:
-			wg.Go(func() { s.lines.run() })
+			heard := make(chan struct{})
+			wg.Go(func() {
+				s.lines.run()
+				close(heard)
+			})
 			wg.Go(func() {
 				err := s.guest.vm.Run(ctx)
 				s.lines.close()
+				<-heard // what a system said last counts before its end does
 				q.end(ctx, s, err)
 			})
 		}
@@ -192,18 +197,12 @@ func (q *QEMU) Cycle(ctx context.Context, m lab.Machine) error {
 	return q.On(ctx, m)
 }
 
-// State is on for a paused machine too: it has a process.
+// State is on for a paused machine too: it has a process. A machine is off only once its end was told.
 func (q *QEMU) State(_ context.Context, m lab.Machine) (string, error) {
-	g := q.guest(m.ID)
-	if g == nil {
+	if q.guest(m.ID) == nil {
 		return StateOff, nil
 	}
-	select {
-	case <-g.vm.Done():
-		return StateOff, nil
-	default:
-		return StateOn, nil
-	}
+	return StateOn, nil
 }
 
 // Type writes p to m's serial console.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -59,6 +60,7 @@ func TestQEMUDriver(t *testing.T) {
 	}
 	lines := make(chan string, 1000)
 	ended := make(chan error, 10)
+	var gate sync.RWMutex
 	q := &QEMU{
 		Dir: t.TempDir(),
 		Console: func(_ lab.Machine, l []string) {
@@ -68,6 +70,8 @@ func TestQEMUDriver(t *testing.T) {
 				default:
 				}
 			}
+			gate.RLock() // the test holds it to be a slow listener
+			gate.RUnlock()
 		},
 		Ended: func(_ lab.Machine, err error) { ended <- err },
 	}
@@ -106,10 +110,22 @@ func TestQEMUDriver(t *testing.T) {
 		t.Errorf("a power-off that was asked for was told as an end: %v", <-ended)
 	}
 
-	// A QEMU that dies by itself is told, and can be started again at once.
+	// A QEMU that dies by itself is told, once all that it printed was heard, and can be started again at once.
+	for len(lines) > 0 {
+		<-lines
+	}
+	gate.Lock()
+	expect("cycle", q.Cycle(ctx, m), StateOn)
+	<-lines
 	if err := syscall.Kill(q.guest(m.ID).vm.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	select {
+	case <-ended:
+		t.Error("the end was told before the last lines were heard")
+	case <-time.After(300 * time.Millisecond):
+	}
+	gate.Unlock()
 	select {
 	case err := <-ended:
 		if err == nil {
