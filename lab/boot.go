@@ -53,6 +53,7 @@ type Boot struct {
 	Moved   Moved             `json:"moved"`
 	Metrics map[string]Metric `json:"metrics"` // the last value of each
 	Queued  time.Time         `json:"queued"`
+	Begun   time.Time         `json:"begun"` // of the attempt
 	Since   time.Time         `json:"since"` // of this state
 	Ended   time.Time         `json:"ended"`
 }

@@ -82,3 +82,41 @@ type Climb struct {
 // inferable rungs leave no trace on some ways of booting: a virtual machine on QEMU's own network gets its address from
 // QEMU, an iPXE in ROM needs no TFTP.
 var inferable = []Rung{RungPower, RungDHCP}
+
+// IsWork tells the two sorts of rungs apart. Up to hello a rung is an event that the boot waits for, so its time ends when
+// it is reached; from probe on it is work, so its time begins then.
+func (r Rung) IsWork() bool { return r.Reached(RungProbe) }
+
+// Climbed returns what the boot's current attempt has climbed.
+func (b Boot) Climbed() []Climb {
+	i := slices.IndexFunc(b.Climbs, func(c Climb) bool { return c.Attempt == b.Attempt })
+	if i < 0 {
+		return nil
+	}
+	return b.Climbs[i:]
+}
+
+// Took is how long the i-th of one attempt's climbs lasted; the attempt went from begun to end. A rung that nobody saw took
+// no time: the next one that was seen has it all. The times of all rungs add up to the time of the attempt.
+func Took(c []Climb, i int, begun, end time.Time) time.Duration {
+	if c[i].Inferred {
+		return 0
+	}
+	before := i - 1
+	for before > 0 && c[before].Inferred {
+		before--
+	}
+	from, to := c[i].At, c[i].At
+	if c[i].Rung.IsWork() {
+		if to = end; i+1 < len(c) {
+			to = c[i+1].At
+		}
+	}
+	switch {
+	case before < 0 || before == 0 && c[0].Inferred:
+		from = begun
+	case !c[before].Rung.IsWork():
+		from = c[before].At
+	}
+	return max(to.Sub(from), 0)
+}

@@ -41,7 +41,7 @@ func settle(d *draft) {
 // start begins a boot's next attempt. Where an idle agent is there already it gets the orders with its next report; else
 // the machine is switched on, or off and on again when power is true.
 func (d *draft) start(b Boot, power bool) Boot {
-	b.Attempt++
+	b.Attempt, b.Begun = b.Attempt+1, d.at
 	b = d.move(b, Starting, "")
 	live := d.live(b.Machine)
 	live.Progress = Progress{}

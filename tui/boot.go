@@ -322,7 +322,7 @@ func (m *model) pastLines(b lab.Boot, u usual) (lines []styled) {
 
 // reached is how long a boot took to a rung.
 func reached(b lab.Boot, r lab.Rung) time.Duration {
-	for _, c := range climbs(b) {
+	for _, c := range b.Climbed() {
 		if c.Rung == r {
 			return c.At.Sub(began(b))
 		}

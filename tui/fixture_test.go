@@ -97,7 +97,7 @@ func past(s *lab.Snapshot, l lab.PlanLayer) {
 		for i := range 5 {
 			start := before(time.Duration(10-i) * time.Hour)
 			b := lab.Boot{ID: id, Machine: machine, Plan: planOf("hpt-3", lab.StartDisk, lab.RungRun, l), State: lab.Done, Attempt: 1,
-				Climbs: usualClimb(start, float64(i)*0.1), Moved: lab.Moved{Total: l.Bytes, Written: int64(i+10) * 1e6, Read: l.Bytes}}
+				Climbs: usualClimb(start, float64(i)*0.1), Begun: start, Moved: lab.Moved{Total: l.Bytes, Written: int64(i+10) * 1e6, Read: l.Bytes}}
 			b.Ended = b.Climbs[len(b.Climbs)-1].At
 			s.Boots[id] = b
 			id++
@@ -108,7 +108,7 @@ func past(s *lab.Snapshot, l lab.PlanLayer) {
 // active are the boots that run, wait, or failed.
 func active(s *lab.Snapshot, l lab.PlanLayer) {
 	add := func(id, machine int64, stack string, state lab.State, climbs []lab.Climb, more func(*lab.Boot)) {
-		b := lab.Boot{ID: id, Machine: machine, Plan: planOf(stack, lab.StartDisk, lab.RungRun, l), State: state, Order: id, Attempt: 1, Climbs: climbs, Queued: before(time.Hour), Since: before(20 * time.Second)}
+		b := lab.Boot{ID: id, Machine: machine, Plan: planOf(stack, lab.StartDisk, lab.RungRun, l), State: state, Order: id, Attempt: 1, Climbs: climbs, Begun: begunBy(climbs), Queued: before(time.Hour), Since: before(20 * time.Second)}
 		b.Moved.Total = l.Bytes
 		if more != nil {
 			more(&b)
@@ -272,3 +272,11 @@ func (m *model) typeText(s string) {
 func TestMain(m *testing.M) { os.Exit(m.Run()) }
 
 var _ = action.Machines
+
+// begunBy is when an attempt with these climbs began.
+func begunBy(climbs []lab.Climb) time.Time {
+	if len(climbs) == 0 {
+		return time.Time{}
+	}
+	return climbs[0].At
+}

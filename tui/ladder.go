@@ -7,11 +7,6 @@ import (
 	"carte/lab"
 )
 
-// A rung is reached, or it is a phase that begins when it is reached. Up to hello a rung is an event that the boot waited
-// for, so its time ends when it is reached; from probe on it is work, so its time begins then. The times of all rungs add
-// up to the time of the boot.
-func phase(r lab.Rung) bool { return r.Reached(lab.RungProbe) }
-
 // A rise is one rung of a boot's strip.
 type rise struct {
 	rung     lab.Rung
@@ -19,15 +14,6 @@ type rise struct {
 	inferred bool // nobody saw it, a later rung proves it
 	current  bool // the boot is on it, or waits for it
 	took     time.Duration
-}
-
-// climbs returns what the boot's current attempt has climbed.
-func climbs(b lab.Boot) []lab.Climb {
-	i := slices.IndexFunc(b.Climbs, func(c lab.Climb) bool { return c.Attempt == b.Attempt })
-	if i < 0 {
-		return nil
-	}
-	return b.Climbs[i:]
 }
 
 // ends is when the boot's record ends: now, while it goes on.
@@ -38,18 +24,17 @@ func ends(b lab.Boot, now time.Time) time.Time {
 	return now
 }
 
-// began is when the boot's current attempt began. The lab keeps no time for the order to the power driver, so it is the
-// first rung's, or, before that, the state's.
+// began is when the boot's current attempt began, or, before that, its state.
 func began(b lab.Boot) time.Time {
-	if c := climbs(b); len(c) > 0 {
-		return c[0].At
+	if b.Begun.IsZero() {
+		return b.Since
 	}
-	return b.Since
+	return b.Begun
 }
 
 // strip lays a boot on the ladder.
 func strip(b lab.Boot, now time.Time) []rise {
-	c := climbs(b)
+	c := b.Climbed()
 	at := map[lab.Rung]int{}
 	for i, x := range c {
 		at[x.Rung] = i
@@ -63,7 +48,7 @@ func strip(b lab.Boot, now time.Time) []rise {
 		r := rise{rung: step.Rung, current: step.Rung == next}
 		if i, ok := at[step.Rung]; ok {
 			r.reached, r.inferred = true, c[i].Inferred
-			r.took = took(c, i, ends(b, now))
+			r.took = lab.Took(c, i, began(b), ends(b, now))
 		} else if r.current {
 			r.took = ends(b, now).Sub(lastAt(b))
 		}
@@ -72,31 +57,8 @@ func strip(b lab.Boot, now time.Time) []rise {
 	return steps
 }
 
-// took is how long the i-th climb lasted. A rung that nobody saw took no time: the next one that was seen has it all.
-func took(c []lab.Climb, i int, end time.Time) time.Duration {
-	if c[i].Inferred {
-		return 0
-	}
-	before := i - 1
-	for before > 0 && c[before].Inferred {
-		before--
-	}
-	from, to := c[i].At, c[i].At
-	if phase(c[i].Rung) {
-		if to = end; i+1 < len(c) {
-			to = c[i+1].At
-		}
-		if before >= 0 && !phase(c[before].Rung) {
-			from = c[before].At
-		}
-	} else if before >= 0 && !phase(c[before].Rung) {
-		from = c[before].At
-	}
-	return max(to.Sub(from), 0)
-}
-
 func lastAt(b lab.Boot) time.Time {
-	if c := climbs(b); len(c) > 0 {
+	if c := b.Climbed(); len(c) > 0 {
 		return c[len(c)-1].At
 	}
 	return b.Since
@@ -111,7 +73,7 @@ func upcoming(b lab.Boot) lab.Rung {
 	if now == "" {
 		return lab.Ladder[0].Rung
 	}
-	if phase(now) {
+	if now.IsWork() {
 		return now
 	}
 	i := slices.IndexFunc(lab.Ladder, func(s lab.Step) bool { return s.Rung == now })
@@ -172,10 +134,10 @@ func usualOf(boots []lab.Boot) usual {
 	}
 	reach, times := map[lab.Rung][]time.Duration{}, map[lab.Rung][]time.Duration{}
 	for _, b := range boots {
-		c := climbs(b)
+		c := b.Climbed()
 		for i, x := range c {
-			reach[x.Rung] = append(reach[x.Rung], x.At.Sub(c[0].At))
-			times[x.Rung] = append(times[x.Rung], took(c, i, b.Ended))
+			reach[x.Rung] = append(reach[x.Rung], x.At.Sub(began(b)))
+			times[x.Rung] = append(times[x.Rung], lab.Took(c, i, began(b), b.Ended))
 		}
 	}
 	for r, d := range times {

@@ -96,7 +96,7 @@ func TestStripAddsUp(t *testing.T) {
 		"inferred":     climbsFor(before(20*time.Second), 1, lab.RungPower, 0.0, lab.RungDHCP, -1.0, lab.RungScript, 4.0, lab.RungKernel, 1.0, lab.RungHello, 2.0, lab.RungHash, 0.5, lab.RungWrite, 1.0, lab.RungHandover, 2.0, lab.RungRun, 3.0),
 		"power unseen": climbsFor(before(20*time.Second), 1, lab.RungPower, -1.0, lab.RungDHCP, -1.0, lab.RungScript, 0.0, lab.RungHello, 5.0, lab.RungProbe, 0.2, lab.RungRun, 9.0),
 	} {
-		b := lab.Boot{State: lab.Done, Attempt: 1, Climbs: climbs, Ended: climbs[len(climbs)-1].At}
+		b := lab.Boot{State: lab.Done, Attempt: 1, Climbs: climbs, Begun: begunBy(climbs), Ended: climbs[len(climbs)-1].At}
 		var sum time.Duration
 		for _, r := range strip(b, noon) {
 			sum += r.took

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -142,13 +143,27 @@ func bootDocOf(s lab.Snapshot, b lab.Boot) bootDoc {
 	return d
 }
 
-// rungsOf are the rungs of all attempts, each with the time since the one before.
+// rungsOf are the rungs of all attempts, each with the time that it took. Of an attempt before the last one nobody knows
+// when it began, so its first rung took none.
 func rungsOf(b lab.Boot) []rungDoc {
 	all := []rungDoc{}
-	before := b.Queued
-	for _, cl := range b.Climbs {
-		all = append(all, rungDoc{cl.Rung, cl.At.Sub(before).Round(time.Millisecond).Seconds(), cl.Inferred, cl.Attempt, cl.At.UTC()})
-		before = cl.At
+	for rest := b.Climbs; len(rest) > 0; {
+		n := slices.IndexFunc(rest, func(c lab.Climb) bool { return c.Attempt != rest[0].Attempt })
+		begun, end := rest[0].At, b.Begun
+		if rest[0].Attempt == b.Attempt {
+			begun, end = b.Begun, b.Ended
+		}
+		if n < 0 {
+			n = len(rest)
+		}
+		for i, cl := range rest[:n] {
+			if end.IsZero() { // it goes on
+				end = rest[n-1].At
+			}
+			took := lab.Took(rest[:n], i, begun, end)
+			all = append(all, rungDoc{cl.Rung, math.Round(took.Seconds()*1000) / 1000, cl.Inferred, cl.Attempt, cl.At.UTC()})
+		}
+		rest = rest[n:]
 	}
 	return all
 }
