@@ -36,7 +36,7 @@ type dhcp struct {
 
 	mu       sync.Mutex
 	declined map[netip.Addr]time.Time // until when an address is not lent, because somebody else has it
-	locals   map[lab.MAC]local        // who was last told, by silence, to boot its own disk
+	locals   map[lab.MAC]local        // who was last told to boot its own disk
 }
 
 // A local is a decision that holds for one round of packets, from DISCOVER to what a ROM asks after it.
@@ -182,9 +182,9 @@ func (d *dhcp) decide(ctx context.Context, a ask, v *view) (*dhcpv4.DHCPv4, erro
 	return answer(a, *v)
 }
 
-// local decides whether UEFI firmware is to boot its own disk. It is told so by an answer without a boot program,
-// because there is no way back: an iPXE that carte hands out ends in a restart when its script exits, and cannot start
-// a local disk under UEFI. On a BIOS machine it can.
+// local decides whether UEFI firmware is to boot its own disk. It is told before it loads iPXE, because there is no way
+// back: the iPXE that carte hands out restarts the machine when its script exits, and cannot start a local disk under
+// UEFI. On a BIOS machine it can.
 func (d *dhcp) local(ctx context.Context, a ask, standing lab.Standing) bool {
 	if a.client != clientFirmware || a.arch == 0 || standing != lab.Adopted {
 		return false
@@ -205,7 +205,7 @@ func (d *dhcp) local(ctx context.Context, a ask, standing lab.Standing) bool {
 	if err != nil || s.Do != lab.ScriptLocal {
 		return false
 	}
-	d.lab.Log(lab.Line{Machine: s.Machine.ID, Source: "dhcp", Text: "no boot program offered: " + s.Why})
+	d.lab.Log(lab.Line{Machine: s.Machine.ID, Source: "dhcp", Text: "boots its own disk: " + s.Why})
 	d.mu.Lock()
 	d.locals[a.mac] = local{a.packet.TransactionID, time.Now()}
 	d.mu.Unlock()
@@ -257,8 +257,11 @@ func exchange(a ask, v view, r *dhcpv4.DHCPv4) string {
 	case clientFirmware:
 		text += " " + a.arch.String()
 	}
-	if r.BootFileName != "" {
+	switch {
+	case r.BootFileName != "":
 		text += " boots " + r.BootFileName
+	case v.local:
+		text += " boots its own disk"
 	}
 	return text
 }

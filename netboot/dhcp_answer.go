@@ -28,7 +28,7 @@ type view struct {
 	proxy    bool         // another server gives the addresses
 	pxe      bool         // the packet came to port 4011
 	standing lab.Standing // of the machine; empty when the lab does not remember it
-	local    bool         // the machine is to boot its own disk, and its firmware is told by silence
+	local    bool         // the machine is to boot its own disk, and its firmware is to know that at once
 	lease    netip.Addr   // the machine's address, where one was asked for
 	time     time.Duration
 	script   string // URL of the machine's script
@@ -150,10 +150,15 @@ func reply(a ask, v view, kind dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
 
 // bootInfo adds what the client is to boot.
 func bootInfo(r *dhcpv4.DHCPv4, a ask, v view) error {
-	if !a.boots() || v.local && a.client == clientFirmware {
+	if !a.boots() {
 		return nil
 	}
 	r.ServerIPAddr = v.self.AsSlice()
+	if v.local && a.client == clientFirmware {
+		pxeOptions(r, a)
+		r.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, pxeLocal))
+		return nil
+	}
 	r.BootFileName = v.script
 	if a.client == clientFirmware {
 		r.BootFileName = archs[a.arch].program

@@ -4,6 +4,7 @@ package netboot
 var (
 	NewMemory  = newMemory
 	OpenLab    = openLab
+	Inspect    = inspect
 	Say        = say
 	Start      = start
 	Pinned     = pinned

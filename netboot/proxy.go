@@ -14,9 +14,13 @@ import (
 // (suboption 6, PXE_DISCOVERY_CONTROL, bit 3). The library writes no end into option 43, and ROMs read on without one.
 var pxeOption43 = []byte{6, 1, 8, 255}
 
+// pxeLocal is a boot menu (suboption 9) of one entry of type 0, "local boot", which is chosen at once (suboption 10, 0 s).
+// UEFI then goes on to its next boot option. An OFFER that only lacks a boot file makes it ask for 64 s instead (OVMF).
+var pxeLocal = append([]byte("\x06\x01\x03\x09\x0d\x00\x00\x0aLocal disk\x0a\x0b\x00Local disk"), 255)
+
 // answerProxy answers what every server on the wire hears.
 func answerProxy(a ask, v view) (*dhcpv4.DHCPv4, error) {
-	if a.kind != dhcpv4.MessageTypeDiscover || !a.boots() || v.local && a.client == clientFirmware {
+	if a.kind != dhcpv4.MessageTypeDiscover || !a.boots() {
 		return nil, nil
 	}
 	r, err := reply(a, v, dhcpv4.MessageTypeOffer)
@@ -29,7 +33,7 @@ func answerProxy(a ask, v view) (*dhcpv4.DHCPv4, error) {
 // answerPXE answers a client that has its address and asks the boot server itself, as UEFI does when the OFFER had no
 // option 43.
 func answerPXE(a ask, v view) (*dhcpv4.DHCPv4, error) {
-	if !a.boots() || a.kind != dhcpv4.MessageTypeRequest && a.kind != dhcpv4.MessageTypeInform || v.local && a.client == clientFirmware {
+	if !a.boots() || a.kind != dhcpv4.MessageTypeRequest && a.kind != dhcpv4.MessageTypeInform {
 		return nil, nil
 	}
 	if addr(a.packet.GatewayIPAddr).IsValid() {
