@@ -58,11 +58,19 @@ func open(ctx context.Context, dir string) (lab.Desk, func() error, error) {
 
 // serve runs a lab: everything listens, then everything runs, then with begins; the first that ends ends all.
 func serve(ctx context.Context, o cli.ServeOptions, with func(context.Context, lab.Desk) error) (err error) {
-	desk, err := store.Hold(ctx, o.State, time.Now)
+	desk, err := hold(ctx, o.State)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, desk.State.Close()) }()
+	disks := filepath.Join(o.State, "vm")
+	now, err := desk.Watch(ctx, 0)
+	if err != nil {
+		return err
+	}
+	if err := power.Sweep(disks, now.Machines); err != nil {
+		return err
+	}
 	boot := payload.Payload{Dir: o.Config.BootFiles}
 	if err := boot.Check(); err != nil {
 		return err
@@ -74,7 +82,7 @@ func serve(ctx context.Context, o cli.ServeOptions, with func(context.Context, l
 		return err
 	}
 	vms := &power.QEMU{
-		Dir: filepath.Join(o.State, "vm"), Boot: nb.ScriptURL,
+		Dir: disks, Boot: nb.ScriptURL,
 		Console: func(m lab.Machine, lines []string) {
 			if err := desk.Lab.Console(ctx, m.ID, lines); err != nil && ctx.Err() == nil {
 				log.Error("console not heard", "machine", m.Label(), "err", err)
@@ -101,6 +109,21 @@ func serve(ctx context.Context, o cli.ServeOptions, with func(context.Context, l
 		}
 		return errLeft
 	})
+}
+
+// hold opens the state, and waits a little for a command that has it open.
+func hold(ctx context.Context, dir string) (*store.Desk, error) {
+	for giveUp := time.Now().Add(3 * time.Second); ; {
+		desk, err := store.Hold(ctx, dir, time.Now)
+		if !errors.Is(err, lab.ErrBusy) || time.Now().After(giveUp) {
+			return desk, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // server makes the servers for machines. Their certificate is made once: its hash is on agents' command lines.

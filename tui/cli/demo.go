@@ -144,7 +144,11 @@ func (c *call) demoReady(ctx context.Context, d lab.Desk) error {
 type missing struct{ f lab.Finding }
 
 func (m *missing) Error() string {
-	return m.f.What + ": " + m.f.Why + optional("\nwhat to do: ", m.f.Fix)
+	text := m.f.What + ": " + m.f.Why
+	if strings.Contains(text, m.f.Fix) {
+		return text
+	}
+	return text + "\nwhat to do: " + m.f.Fix
 }
 func (m *missing) Unwrap() error { return lab.ErrRefused }
 func (m *missing) Fix() []string { return []string{m.f.Fix} }

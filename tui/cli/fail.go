@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,10 +37,13 @@ func (c *call) fail(err error, args []string) int {
 
 // words are an error's, without the name of its kind and without what a machine could have put into it.
 func words(err error) string {
-	switch err.Error() {
-	case "context canceled":
+	var k *kept
+	switch { // where in the work it was is nobody's concern
+	case errors.Is(err, context.Canceled) && errors.As(err, &k):
+		return "interrupted; " + k.what
+	case errors.Is(err, context.Canceled):
 		return "interrupted"
-	case "context deadline exceeded":
+	case err == context.DeadlineExceeded:
 		return "it took too long"
 	}
 	var lines []string
@@ -52,6 +56,14 @@ func words(err error) string {
 	}
 	return strings.Join(lines, "\n  ")
 }
+
+// kept is an error beside what became of the work before it.
+type kept struct {
+	error
+	what string
+}
+
+func (k *kept) Unwrap() error { return k.error }
 
 var confirmHint = regexp.MustCompile(`--confirm ([^\s:;,]+)`)
 

@@ -160,8 +160,10 @@ func (c *call) importImage(ctx context.Context, file string, i lab.Import) error
 			return fmt.Errorf("%s: its name makes no image's name: --name NAME: %w", file, lab.ErrInvalid)
 		}
 	}
-	if ref, err := lab.ParseRef(i.Name); err != nil || ref.Version != 0 {
-		return errors.Join(err, fmt.Errorf("--name %q: an image's name without a version; versions are counted by carte: %w", i.Name, lab.ErrInvalid))
+	if ref, err := lab.ParseRef(i.Name); err != nil {
+		return fmt.Errorf("--name: %w", err)
+	} else if ref.Version != 0 {
+		return fmt.Errorf("--name %q: an image's name without a version; versions are counted by carte: %w", i.Name, lab.ErrInvalid)
 	}
 	if me, err := user.Current(); err == nil {
 		i.Author = me.Username
@@ -178,7 +180,7 @@ func (c *call) importImage(ctx context.Context, file string, i lab.Import) error
 		got, err := d.Import(ctx, r, i, p.to)
 		p.end()
 		if err != nil {
-			return err
+			return &kept{err, "nothing of " + i.Name + " was kept"}
 		}
 		v := got.Version
 		result := fmt.Sprintf("%s from %s, %s, %s new in the store, %s", lab.Bytes(v.Bytes), got.Format, or(v.Found, "nothing known inside"), lab.Bytes(got.New), took(got.Seconds))

@@ -310,3 +310,31 @@ func TestSocketOfSomethingElse(t *testing.T) {
 		t.Errorf("exit %d %s", code, errs)
 	}
 }
+
+// An import that is interrupted says what became of it.
+func TestImportInterrupted(t *testing.T) {
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	h := Host{Open: func(context.Context, string) (lab.Desk, func() error, error) {
+		return stuck{b.desk, cancel}, func() error { return nil }, nil
+	}}
+	var errs bytes.Buffer
+	term := b.term
+	term.In, term.Out, term.Err = strings.NewReader("x"), io.Discard, &errs
+	code := Run(ctx, h, term, []string{"image", "import", "-", "--name", "debian", "--state", b.dir})
+	if code != 130 || errs.String() != "carte: interrupted; nothing of debian was kept\n" {
+		t.Errorf("exit %d %q", code, &errs)
+	}
+}
+
+// stuck is a desk whose imports end by a cancel.
+type stuck struct {
+	*testDesk
+	cancel func()
+}
+
+func (s stuck) Import(ctx context.Context, _ io.Reader, i lab.Import, _ func(int64)) (lab.Imported, error) {
+	s.cancel()
+	<-ctx.Done()
+	return lab.Imported{}, fmt.Errorf("import %s at byte 7: %w", i.Name, ctx.Err())
+}

@@ -71,6 +71,9 @@ func (c *call) serve(ctx context.Context, flags LabConfig) error {
 	if err != nil {
 		return err
 	}
+	if cl, err := remote.Dial(state); err == nil {
+		return errors.Join(fmt.Errorf("a lab runs in %s already; carte in another terminal shows it, --state DIR takes another: %w", state, lab.ErrBusy), cl.Close())
+	}
 	err = c.host.Serve(ctx, ServeOptions{State: state, Config: cfg, Log: c.term.Err}, func(ctx context.Context, _ lab.Desk) error {
 		c.note("carte serves the lab in %s; carte in another terminal shows it; Ctrl-C ends it", state)
 		<-ctx.Done()
