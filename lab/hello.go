@@ -23,7 +23,7 @@ func (l *Lab) Claim(ctx context.Context, c Claim) (o Orders, err error) {
 		d.put(m)
 		d.cards(m)
 		live := d.live(m.ID)
-		live.Seen, live.Agent, live.Note = d.at, true, "" // what went wrong on the way here is over
+		live.Seen, live.Agent, live.Note = d.at, true, ""
 		d.put(live)
 		o = d.orders(m.ID)
 		return nil
@@ -79,6 +79,10 @@ func (d *draft) orders(machine int64) Orders {
 		}
 		b.Disk = disk.DiskID
 		b = d.move(b, Working, "")
+		if live := d.live(m.ID); live.Order != "off" { // it is here: what was to bring it, and what went wrong on the way, is over
+			live.Order, live.Note = "", ""
+			d.put(live)
+		}
 		m.Ticket.Boot = b.ID
 		d.put(m)
 	}
