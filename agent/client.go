@@ -125,8 +125,8 @@ func (c *client) say(ctx context.Context, what, path string, message, reply any)
 	})
 }
 
-// manifest fetches the manifest with that root and of that size, and proves that it is the one.
-func (c *client) manifest(ctx context.Context, root chunk.ID, size int64) (m chunk.Manifest, err error) {
+// Manifest fetches the manifest with that root and of that size, and proves that it is the one.
+func (c *client) Manifest(ctx context.Context, root chunk.ID, size int64) (m chunk.Manifest, err error) {
 	most := int64(64 + len(root)*chunk.Count(size))
 	err = c.patiently(ctx, "manifest", tries, func(ctx context.Context) error {
 		return c.once(ctx, http.MethodGet, lab.PathManifest+root.String(), nil, func(r io.Reader) error {
@@ -147,6 +147,21 @@ func (c *client) manifest(ctx context.Context, root chunk.ID, size int64) (m chu
 		return chunk.Manifest{}, fmt.Errorf("manifest %v: %w", root, err)
 	}
 	return m, nil
+}
+
+// Chunks implements Source. What a cut connection has brought is kept; only the rest is asked for again.
+func (c *client) Chunks(ctx context.Context, ids []chunk.ID, each func(id chunk.ID, stored []byte) error) (got int, err error) {
+	for got < len(ids) && err == nil {
+		err = c.patiently(ctx, "chunks", tries, func(ctx context.Context) error {
+			n, err := c.chunks(ctx, ids[got:], each)
+			got += n
+			if n > 0 && errors.Is(err, errAway) {
+				return nil // it goes on; begin to count anew
+			}
+			return err
+		})
+	}
+	return got, err
 }
 
 // chunks asks once for chunks, at most lab.MaxChunksAsked, and hands each over in its stored form, unchecked but for its

@@ -34,13 +34,16 @@ func (f *flash) compare(ctx context.Context) (t todo, err error) {
 	over := 0
 	for i := range f.parts {
 		p := &f.parts[i]
-		if err := f.comparePart(ctx, p); err != nil {
+		f.chart(p)
+		if f.blind {
+			p.overlook()
+		} else if err := f.comparePart(ctx, p); err != nil {
 			return t, err
 		}
 		for c, s := range p.state {
 			t.of++
 			switch {
-			case s == same:
+			case s.settled():
 				continue
 			case p.IDs[c].IsZero():
 				t.zero += int64(p.Len(c))
@@ -53,8 +56,65 @@ func (f *flash) compare(ctx context.Context) (t todo, err error) {
 			}
 		}
 	}
-	f.scrub = over > t.of/2
+	f.scrub = f.blind || over > t.of/2
 	return t, nil
+}
+
+// settled says that nothing is left to do.
+func (s state) settled() bool { return s == same || s == laid }
+
+// charted is a disk that knows where it holds nothing.
+type charted interface {
+	// Data returns the next range, at or after from, that may hold something; from and end are the disk's size when none does.
+	Data(from int64) (start, end int64)
+}
+
+// chart settles, without reading, what is known of the places where the disk holds nothing.
+func (f *flash) chart(p *part) {
+	d, ok := f.disk.(charted)
+	if !ok {
+		return
+	}
+	data := int64(0) // where the last range ended
+	for i := 0; i < len(p.IDs); {
+		off, _ := p.at(i)
+		start, end := off, data
+		if off >= data {
+			start, end = d.Data(off)
+			data = end
+		}
+		for ; i < len(p.IDs); i++ { // before start is nothing
+			off, n := p.at(i)
+			if off+int64(n) > start {
+				break
+			}
+			if p.state[i] == unknown {
+				p.state[i] = blankFor(p.IDs[i])
+			}
+		}
+		for ; i < len(p.IDs); i++ { // up to end is something
+			if off, _ := p.at(i); off >= end {
+				break
+			}
+		}
+	}
+}
+
+// blankFor is the state of a place that is blank.
+func blankFor(want chunk.ID) state {
+	if want.IsZero() {
+		return same
+	}
+	return blank
+}
+
+// overlook takes everything that is unknown for something else.
+func (p *part) overlook() {
+	for i, s := range p.state {
+		if s == unknown {
+			p.state[i] = other
+		}
+	}
 }
 
 // comparePart spreads one image over the cores. Every worker reads, and hashes what it read.
@@ -68,17 +128,8 @@ func (f *flash) comparePart(ctx context.Context, p *part) error {
 			if first >= len(p.IDs) {
 				return nil
 			}
-			last := min(first+step, len(p.IDs))
-			off, _ := p.at(first)
-			b := buf[:min(reading, p.Offset+p.Size-off)]
-			if err := f.readAt(b, off); err != nil {
+			if err := f.compareRun(p, first, min(first+step, len(p.IDs)), buf); err != nil {
 				return err
-			}
-			for c := first; c < last; c++ {
-				n := p.Len(c)
-				p.state[c] = compareChunk(b[:n], p.IDs[c])
-				b = b[n:]
-				f.gauge.done.Add(int64(n))
 			}
 		}
 		return context.Cause(ctx)
@@ -86,14 +137,42 @@ func (f *flash) comparePart(ctx context.Context, p *part) error {
 	return together(workers(), worker).Run(ctx)
 }
 
+// compareRun reads what is unknown of the chunks from first to before last, at once, and settles it.
+func (f *flash) compareRun(p *part, first, last int, buf []byte) error {
+	start, end := last, first
+	for c := first; c < last; c++ {
+		if p.state[c] == unknown {
+			start, end = min(start, c), c+1
+		} else {
+			f.gauge.done.Add(int64(p.Len(c)))
+		}
+	}
+	if start >= end {
+		return nil
+	}
+	off, _ := p.at(start)
+	_, n := p.at(end - 1)
+	b := buf[:(end-start-1)*chunk.Size+n]
+	if err := f.readAt(b, off); err != nil {
+		return err
+	}
+	for c := start; c < end; c++ {
+		n := p.Len(c)
+		if p.state[c] == unknown {
+			p.state[c] = compareChunk(b[:n], p.IDs[c])
+			f.gauge.done.Add(int64(n))
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
 // compareChunk says how what is on the disk relates to what should be. Only what can be equal is hashed.
 func compareChunk(have []byte, want chunk.ID) state {
 	zero := chunk.IsZero(have)
 	switch {
-	case zero && want.IsZero():
-		return same
 	case zero:
-		return blank
+		return blankFor(want)
 	case want.IsZero() || chunk.Sum(have) != want:
 		return other
 	}

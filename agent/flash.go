@@ -23,11 +23,33 @@ import (
 // Where nothing differs, 2 to 4 fall away. Stopped at any point and begun again, step 1 finds what is left to do.
 // Memory: 32 bytes and one for each chunk of 256 KiB, and a few buffers for each worker.
 type flash struct {
-	*work
+	*counts
+	teller
+	source Source
 	disk   Disk
+	name   string        // the disk's, for messages
+	pause  time.Duration // before a chunk that came damaged is fetched again
 	parts  []part
 	tables []table
-	scrub  bool // most of the disk differs: whole chunks are written without looking at what is there
+	scrub  bool      // most of the disk differs: whole chunks are written without looking at what is there
+	blind  bool      // what is there is not looked at: all that may hold something is written
+	check  lab.Check // how much of what was written is read back; empty: all
+}
+
+// A Source is where chunks come from. Its methods may be called from any number of goroutines.
+type Source interface {
+	// Manifest returns the manifest with that root, proven, of an image of size bytes.
+	Manifest(ctx context.Context, root chunk.ID, size int64) (chunk.Manifest, error)
+	// Chunks hands over chunks in the order of ids, at most lab.MaxChunksAsked, in their stored form, unchecked but for the
+	// name; stored is valid until each returns. got counts those that each took without an error.
+	Chunks(ctx context.Context, ids []chunk.ID, each func(id chunk.ID, stored []byte) error) (got int, err error)
+}
+
+// A teller hears how a flash goes on. Its error ends the flash.
+type teller interface {
+	reach(ctx context.Context, of int64, r lab.Report) error // a rung, on which of bytes will be moved
+	tell(ctx context.Context, r lab.Report) error
+	say(format string, args ...any)
 }
 
 // A part is one image on the disk.
@@ -41,10 +63,14 @@ type part struct {
 type state byte
 
 const (
-	same  state = iota // the disk has the chunk
-	blank              // it differs, and the disk has zeros
-	other              // it differs, and the disk has something else
+	unknown state = iota // not looked at
+	same                 // the disk has the chunk
+	blank                // it differs, and the disk has zeros
+	other                // it differs, and the disk has something else
+	laid                 // it differed, and was written by the probe of the strategy
 )
+
+func newPart(w lab.Write, m chunk.Manifest) part { return part{w, m, make([]state, len(m.IDs))} }
 
 // table is a small piece that is not an image's: a partition table.
 type table struct {
@@ -57,58 +83,39 @@ type table struct {
 // workers is how many cores read, hash and write. More than sixteen gain nothing on one disk and cost memory.
 func workers() int { return min(runtime.GOMAXPROCS(0), 16) }
 
-// newFlash checks the orders and fetches what they are made of.
-func (w *work) newFlash(ctx context.Context) (*flash, error) {
-	o, f := w.orders, &flash{work: w}
-	if o.Form != lab.FormDisk && o.Form != lab.FormTree || len(o.Writes) == 0 || o.Form == lab.FormTree && len(o.Writes) != 1 {
-		return nil, fmt.Errorf("boot %d: %d images of form %q: this agent does not know how to lay them out: %w", o.Boot, len(o.Writes), o.Form, lab.ErrInvalid)
-	}
-	end := int64(0)
-	for _, x := range o.Writes {
-		if x.Offset < end || x.Bytes <= 0 || x.Offset+x.Bytes < x.Offset || x.Offset+x.Bytes > o.Disk.Bytes {
-			return nil, fmt.Errorf("boot %d: %s at byte %d does not fit on disk %s: %w", o.Boot, x.Ref, x.Offset, o.Disk, lab.ErrInvalid)
-		}
-		end = x.Offset + x.Bytes
-		m, err := w.client.manifest(ctx, x.Root, x.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", x.Ref, err)
-		}
-		f.parts = append(f.parts, part{x, m, make([]state, len(m.IDs))})
-	}
-	return f, nil
-}
-
 // run flashes f.disk. On an error everything that was written is at least handed to the disk, and nothing is being
 // written any more.
 func (f *flash) run(ctx context.Context) error {
-	began, id := time.Now(), f.orders.Disk
-	if f.disk.Size() != id.Bytes {
-		return fmt.Errorf("disk %s has %d bytes and should have %d; it is not the one that was armed: %w", id, f.disk.Size(), id.Bytes, lab.ErrRefused)
-	}
-	if f.orders.Form == lab.FormTree {
-		var err error
-		if f.tables, err = treeTables(id, f.disk.Block(), f.parts[0].Write); err != nil {
-			return err
-		}
-	}
+	began := time.Now()
 	todo, err := f.compare(ctx)
 	if err != nil {
 		return err
 	}
 	if todo.none() {
-		f.say("disk %s holds %s already, to the last byte; nothing is written", id, f.parts[0].Ref)
+		f.say("%s holds %s already, to the last byte; nothing is written", f.name, f.parts[0].Ref)
 		return f.reach(ctx, 0, lab.Report{Rung: lab.RungVerify, Proven: true})
 	}
-	f.say("disk %s: %d of %d chunks differ; %s to write, %s to zero", id, todo.chunks, todo.of, lab.Bytes(todo.write), lab.Bytes(todo.zero))
+	f.say("%s: %d of %d chunks differ; %s to write, %s to zero", f.name, todo.chunks, todo.of, lab.Bytes(todo.write), lab.Bytes(todo.zero))
 	if err := f.transfer(ctx, todo); err != nil {
 		return errors.Join(err, f.disk.Sync())
 	}
 	if err := f.verify(ctx, todo); err != nil {
 		return err
 	}
-	f.say("disk %s is proven after %.1f s: %s read, %s fetched, %s written, %s zeroed", id, time.Since(began).Seconds(),
+	f.say("%s is %s after %.1f s: %s read, %s fetched, %s written, %s zeroed", f.name, f.proof(), time.Since(began).Seconds(),
 		lab.Bytes(f.read.Load()), lab.Bytes(f.fetched.Load()), lab.Bytes(f.written.Load()), lab.Bytes(f.zeroed.Load()))
-	return f.tell(ctx, lab.Report{Rung: lab.RungVerify, Proven: true})
+	return f.tell(ctx, lab.Report{Rung: lab.RungVerify, Proven: f.check.All()})
+}
+
+// proof says in a word how well the disk is known to hold what was written.
+func (f *flash) proof() string {
+	switch f.check {
+	case lab.CheckNever:
+		return "written, and was not read back,"
+	case lab.CheckSampled:
+		return "written and sampled"
+	}
+	return "proven"
 }
 
 // todo is what compare found.
@@ -126,7 +133,7 @@ func (p *part) at(i int) (off int64, n int) { return p.Offset + int64(i)*chunk.S
 // readAt fills b from the disk.
 func (f *flash) readAt(b []byte, off int64) error {
 	if _, err := f.disk.ReadAt(b, off); err != nil {
-		return fmt.Errorf("read disk %s at byte %d: %w", f.orders.Disk, off, err)
+		return fmt.Errorf("read %s at byte %d: %w", f.name, off, err)
 	}
 	f.read.Add(int64(len(b)))
 	return nil
@@ -135,7 +142,7 @@ func (f *flash) readAt(b []byte, off int64) error {
 // writeAt writes b to the disk.
 func (f *flash) writeAt(b []byte, off int64) error {
 	if _, err := f.disk.WriteAt(b, off); err != nil {
-		return fmt.Errorf("write disk %s at byte %d: %w", f.orders.Disk, off, err)
+		return fmt.Errorf("write %s at byte %d: %w", f.name, off, err)
 	}
 	f.written.Add(int64(len(b)))
 	return nil

@@ -53,7 +53,7 @@ func (f *flash) transfer(ctx context.Context, t todo) error {
 		f.gauge.done.Add(int64(len(x.data)))
 	}
 	if err := f.disk.Sync(); err != nil {
-		return fmt.Errorf("write disk %s: it did not keep what was written to it: %w", f.orders.Disk, err)
+		return fmt.Errorf("write %s: it did not keep what was written to it: %w", f.name, err)
 	}
 	return nil
 }
@@ -80,7 +80,7 @@ func (b *batches) next() (ids []chunk.ID, places map[chunk.ID][]place) {
 	for ; b.part < len(b.f.parts); b.part, b.i = b.part+1, 0 {
 		for p := &b.f.parts[b.part]; b.i < len(p.IDs); b.i++ {
 			id := p.IDs[b.i]
-			if p.state[b.i] == same || id.IsZero() {
+			if p.state[b.i].settled() || id.IsZero() {
 				continue
 			}
 			if places[id] == nil {
@@ -98,22 +98,16 @@ func (b *batches) next() (ids []chunk.ID, places map[chunk.ID][]place) {
 // fetch gets chunks and writes them where they belong. What a cut connection has brought is kept; only the rest is
 // asked for again.
 func (f *flash) fetch(ctx context.Context, ids []chunk.ID, places map[chunk.ID][]place) error {
-	w := &writer{flash: f, old: aligned(chunk.Size)}
+	w := newWriter(f)
 	damaged := map[chunk.ID]int{}
 	for len(ids) > 0 {
-		err := f.client.patiently(ctx, "chunks", tries, func(ctx context.Context) error {
-			got, err := f.client.chunks(ctx, ids, func(id chunk.ID, stored []byte) error {
-				if err := ctx.Err(); err != nil {
-					return context.Cause(ctx)
-				}
-				return w.write(ctx, id, stored, places[id])
-			})
-			ids = ids[got:]
-			if got > 0 && errors.Is(err, errAway) {
-				return nil // it goes on; begin to count anew
+		got, err := f.source.Chunks(ctx, ids, func(id chunk.ID, stored []byte) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
-			return err
+			return w.write(ctx, id, stored, places[id])
 		})
+		ids = ids[got:]
 		switch {
 		case err == nil:
 		case ctx.Err() == nil && errors.Is(err, chunk.ErrDamaged) && len(ids) > 0:
@@ -122,7 +116,7 @@ func (f *flash) fetch(ctx context.Context, ids []chunk.ID, places map[chunk.ID][
 				return fmt.Errorf("chunk %v for byte %d came damaged %d times, it was not written: %w; carte image verify tells more: %w", ids[0], at, damages, err, lab.ErrDamaged)
 			}
 			f.say("chunk %v for byte %d came damaged and was not written; it is fetched again: %v", ids[0], at, err)
-			if err := sleep(ctx, f.client.pause); err != nil {
+			if err := sleep(ctx, f.pause); err != nil {
 				return err
 			}
 		default:
@@ -137,6 +131,10 @@ type writer struct {
 	*flash
 	raw []byte // proven content; written from here
 	old []byte // what the disk has in its place
+}
+
+func newWriter(f *flash) *writer {
+	return &writer{flash: f, raw: aligned(chunk.Size), old: aligned(chunk.Size)}
 }
 
 func (w *writer) write(ctx context.Context, id chunk.ID, stored []byte, places []place) (err error) {
@@ -187,6 +185,7 @@ func (w *writer) differing(off int64, s state) error {
 	for from := 0; from < len(old); {
 		to := min(from+step, len(old))
 		if bytes.Equal(old[from:to], w.raw[from:to]) {
+			w.kept.Add(int64(to - from))
 			from = to
 			continue
 		}
@@ -212,18 +211,18 @@ func (f *flash) zeros(ctx context.Context) error {
 		for i := 0; i < len(p.IDs); {
 			off, n := p.at(i)
 			i++
-			if p.state[i-1] == same || !p.IDs[i-1].IsZero() {
+			if p.state[i-1].settled() || !p.IDs[i-1].IsZero() {
 				continue
 			}
 			run := int64(n)
-			for ; i < len(p.IDs) && p.state[i] != same && p.IDs[i].IsZero() && run < zeroAtMax; i++ {
+			for ; i < len(p.IDs) && !p.state[i].settled() && p.IDs[i].IsZero() && run < zeroAtMax; i++ {
 				run += int64(p.Len(i))
 			}
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
 			if err := f.disk.Zero(off, run); err != nil {
-				return fmt.Errorf("zero disk %s at byte %d: %w", f.orders.Disk, off, err)
+				return fmt.Errorf("zero %s at byte %d: %w", f.name, off, err)
 			}
 			f.zeroed.Add(run)
 			f.gauge.done.Add(run)

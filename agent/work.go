@@ -15,11 +15,16 @@ import (
 // work is one boot: what it moved, how far it is, and the one who tells the server.
 type work struct {
 	*session
-	orders                         lab.Orders
-	read, fetched, written, zeroed atomic.Int64 // as in lab.Moved
-
+	counts
+	orders  lab.Orders
 	telling sync.Mutex // one report at a time, so that they arrive in order
-	gauge   gauge
+}
+
+// counts is what is moved, in bytes, and how far the rung is.
+type counts struct {
+	read, fetched, written, zeroed atomic.Int64 // as in lab.Moved
+	kept                           atomic.Int64 // parts of chunks that differ which the disk has already
+	gauge                          gauge
 }
 
 // revoked is the error that says that the server calls the boot back.
@@ -156,10 +161,11 @@ func (w *work) climb(ctx context.Context) error {
 
 // flash opens the disk, makes it equal to the orders, and closes it.
 func (w *work) flash(ctx context.Context) (err error) {
-	f, err := w.newFlash(ctx)
+	parts, err := w.parts(ctx)
 	if err != nil {
 		return err
 	}
+	f := &flash{counts: &w.counts, teller: w, source: w.client, name: "disk " + w.orders.Disk.String(), pause: w.client.pause, parts: parts}
 	f.disk, err = w.OpenDisk(w.orders.Disk)
 	if err != nil {
 		return err
@@ -169,7 +175,35 @@ func (w *work) flash(ctx context.Context) (err error) {
 			err = fmt.Errorf("close disk %s: %w", w.orders.Disk, e)
 		}
 	}()
+	if id := w.orders.Disk; f.disk.Size() != id.Bytes {
+		return fmt.Errorf("disk %s has %d bytes and should have %d; it is not the one that was armed: %w", id, f.disk.Size(), id.Bytes, lab.ErrRefused)
+	}
+	if w.orders.Form == lab.FormTree {
+		if f.tables, err = treeTables(w.orders.Disk, f.disk.Block(), parts[0].Write); err != nil {
+			return err
+		}
+	}
 	return f.run(ctx)
+}
+
+// parts checks the orders and fetches what they are made of.
+func (w *work) parts(ctx context.Context) (all []part, err error) {
+	o, end := w.orders, int64(0)
+	if o.Form != lab.FormDisk && o.Form != lab.FormTree || len(o.Writes) == 0 || o.Form == lab.FormTree && len(o.Writes) != 1 {
+		return nil, fmt.Errorf("boot %d: %d images of form %q: this agent does not know how to lay them out: %w", o.Boot, len(o.Writes), o.Form, lab.ErrInvalid)
+	}
+	for _, x := range o.Writes {
+		if x.Offset < end || x.Bytes <= 0 || x.Offset+x.Bytes < x.Offset || x.Offset+x.Bytes > o.Disk.Bytes {
+			return nil, fmt.Errorf("boot %d: %s at byte %d does not fit on disk %s: %w", o.Boot, x.Ref, x.Offset, o.Disk, lab.ErrInvalid)
+		}
+		end = x.Offset + x.Bytes
+		m, err := w.client.Manifest(ctx, x.Root, x.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", x.Ref, err)
+		}
+		all = append(all, newPart(x, m))
+	}
+	return all, nil
 }
 
 // fail tells the server how the boot ended. Nothing is being written any more when it is called.
