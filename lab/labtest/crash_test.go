@@ -247,3 +247,73 @@ func TestServerKilledAtRandom(t *testing.T) {
 	}
 	killedAndWhole(t, s)
 }
+
+// What happened before the server was killed counts after it: attempts that failed, a boot that was called back, a
+// machine that was parked.
+func TestServerKilledAfterADecision(t *testing.T) {
+	s := labtest.Serve(t, labtest.SmallFiles(t)...)
+	v := labtest.Import(t, s, "deb", lab.FormDisk, labtest.Image(3<<20, 1))
+	again := func() { t.Helper(); s.Kill9(t); s.Start(t) }
+
+	t.Run("strikes", func(t *testing.T) {
+		sim, name := s.Metal(t, 0, crashDisk), labtest.MetalName(0)
+		first, second := labtest.Boot(t, s, "deb", name), labtest.Boot(t, s, "deb", name)
+		for range lab.MaxStrikes {
+			resetAt(t, s, sim, "hash", lab.RungHash, first)
+			again()
+		}
+		off, ended := labtest.On(t, sim)
+		if end := <-ended; end != labtest.EndLocal {
+			t.Errorf("the machine was sent to %q", end)
+		}
+		off()
+		again()
+		now := labtest.Now(t, s)
+		if x := now.Boots[first]; x.State != lab.Failed || x.Strikes != lab.MaxStrikes || now.Machines[x.Machine].Parked == "" || now.Boots[second].State != lab.Queued {
+			t.Errorf("the boot is %s with %d strikes (%s), the next %s, parked: %q", x.State, x.Strikes, x.Reason, now.Boots[second].State, now.Machines[x.Machine].Parked)
+		}
+	})
+
+	t.Run("called back", func(t *testing.T) {
+		sim, name := s.Metal(t, 1, crashDisk), labtest.MetalName(1)
+		first, second := labtest.Boot(t, s, "deb", name), labtest.Boot(t, s, "deb", name)
+		h := newHalt("write", true)
+		h.plug(sim)
+		sim.Again = true
+		labtest.On(t, sim)
+		h.wait(t)
+		labtest.Say(t, s, lab.Stop{Boot: first, Reason: "lunch"})
+		again()
+		h.on()
+		if x := labtest.Over(t, s, first); x.State != lab.Revoked || x.Reason != "lunch" {
+			t.Errorf("the boot is %s: %s", x.State, x.Reason)
+		}
+		// The agent's right is over; this machine restarts then.
+		if x := labtest.Over(t, s, second); x.State != lab.Done || x.Strikes != 0 {
+			t.Errorf("the next boot is %s with %d strikes: %s", x.State, x.Strikes, x.Reason)
+		}
+		if got := labtest.FileRoot(t, sim.Disk.File, v.Bytes); got != v.Root {
+			t.Errorf("the disk's root is %s, the version's %s", got, v.Root)
+		}
+	})
+
+	t.Run("agent that waits", func(t *testing.T) {
+		sim, name := s.Metal(t, 2, crashDisk), labtest.MetalName(2)
+		labtest.Say(t, s, lab.SetMachine{Machine: name, Values: map[string]string{"warm": "yes"}})
+		ticket := func(s lab.Snapshot) lab.Ticket { m, _ := s.Find(name); return s.Machines[m.ID].Ticket }
+		was := ticket(labtest.Now(t, s)).Number
+		_, ended := labtest.On(t, sim)
+		labtest.Until(t, s, "the agent", func(s lab.Snapshot) bool { return ticket(s).Number > was && ticket(s).Key != "" })
+		again()
+		id := labtest.Boot(t, s, "deb", name) // before the server has heard of the agent, or after
+		x := labtest.Over(t, s, id)
+		<-ended
+		if x.State != lab.Done || x.Strikes != 0 || x.Attempt != 1 || sim.Asked.Load() != 3 { // to be looked at, to wait, and at the end
+			t.Errorf("the boot is %s at attempt %d with %d strikes after %d scripts: %s", x.State, x.Attempt, x.Strikes, sim.Asked.Load(), x.Reason)
+		}
+		if note := labtest.Now(t, s).Live[x.Machine].Note; note != "" {
+			t.Errorf("the machine's note is still %q", note)
+		}
+	})
+	killedAndWhole(t, s)
+}

@@ -51,13 +51,13 @@ func TestAgentKilledAtEveryPhase(t *testing.T) {
 }
 
 // resetAt turns a machine on and, when it is at the step, off.
-func resetAt(t *testing.T, b *labtest.Bench, sim *labtest.Sim, at string, rung lab.Rung, boot int64) {
+func resetAt(t *testing.T, d lab.Desk, sim *labtest.Sim, at string, rung lab.Rung, boot int64) {
 	t.Helper()
 	h := newHalt(at, false)
 	h.plug(sim)
 	off, _ := labtest.On(t, sim)
 	h.wait(t)
-	labtest.Until(t, b, at, func(s lab.Snapshot) bool { return s.Boots[boot].Rung() == rung })
+	labtest.Until(t, d, at, func(s lab.Snapshot) bool { return s.Boots[boot].Rung() == rung })
 	off()
 	sim.HTTP = nil
 }
