@@ -188,7 +188,7 @@ func screen(ctx context.Context, desk lab.Desk, o cli.ScreenOptions) error {
 			if n == 0 {
 				return ""
 			}
-			return fmt.Sprintf("the lab runs in this window: %d boots stop and begin again with the next carte or carte serve", n)
+			return fmt.Sprintf("the lab lives in this window; boots going on: %d; they begin again with the next carte", n)
 		}
 	}
 	return tui.Run(ctx, desk, t)
