@@ -30,9 +30,13 @@ type book struct{}
 func (book) Load(context.Context) (lab.Snapshot, error) { return lab.Snapshot{}, nil }
 func (book) Save(context.Context, []lab.Change) error   { return nil }
 
+// unused stands for what a desk can do and these tests do not ask of it.
+type unused struct{ lab.Desk }
+
 // desk is a real lab with images in memory.
 type desk struct {
 	*lab.Lab
+	unused
 	mu     sync.Mutex
 	bytes  map[string][]byte
 	cut    int           // Export ends with an error after so many bytes; 0: it does not
