@@ -81,6 +81,7 @@ func serve(ctx context.Context, o cli.ServeOptions, with func(context.Context, l
 	if err != nil {
 		return err
 	}
+	desk.Looks = append(desk.Looks, nb.Doctor)
 	vms := &power.QEMU{
 		Dir: disks, Boot: nb.ScriptURL,
 		Console: func(m lab.Machine, lines []string) {
