@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"carte/agent"
 	"carte/lab"
 	"carte/lab/remote"
 	"carte/netboot"
@@ -40,7 +41,16 @@ func main() {
 }
 
 func host() cli.Host {
-	return cli.Host{Version: version, Open: open, Serve: serve, Screen: screen, DemoImage: demoImage}
+	return cli.Host{Version: version, Open: open, Serve: serve, Screen: screen, DemoImage: demoImage, Movers: cli.Movers{Flash: flash, Capture: capture}}
+}
+
+// flash and capture are the agent's, on this computer.
+func flash(ctx context.Context, from lab.Depot, o lab.Flash, hear func(lab.Progress), say func(string)) (lab.Flashed, error) {
+	return agent.Flash(ctx, from, o, agent.Audience{Progress: hear, Say: say})
+}
+
+func capture(ctx context.Context, to lab.Depot, c lab.Capture, bases []lab.Version, hear func(lab.Progress), say func(string)) (lab.Flashed, lab.Imported, error) {
+	return agent.Capture(ctx, to, c, bases, agent.Audience{Progress: hear, Say: say})
 }
 
 // open opens a state folder for one command. Nothing in it starts.

@@ -43,7 +43,10 @@ func (f *flash) compare(ctx context.Context) (t todo, err error) {
 		for c, s := range p.state {
 			t.of++
 			switch {
-			case s.settled():
+			case s == laid:
+				t.laid += int64(p.Len(c))
+				continue
+			case s == same:
 				continue
 			case p.IDs[c].IsZero():
 				t.zero += int64(p.Len(c))

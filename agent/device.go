@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -28,9 +29,10 @@ type Disk interface {
 // device is a Disk over a file descriptor.
 type device struct {
 	file   *os.File
-	direct *os.File // a second, read-only descriptor that goes past the kernel's cache; nil for files
+	direct *os.File // a second descriptor that goes past the kernel's cache; nil for files
 	size   int64
 	block  int
+	dirty  atomic.Int64 // bytes written to a file since its writing to the medium was last begun
 }
 
 // OpenFile opens a plain file as a disk of the file's size, with blocks of 512 bytes. It is for tests and for machines
@@ -53,7 +55,7 @@ func OpenFile(path string) (Disk, error) {
 // openDevice opens a block device for writing, alone: the kernel refuses when something on it is mounted or otherwise in
 // use. number is the device number that sysfs has for the disk that was looked for; a node that leads elsewhere is
 // refused.
-func openDevice(path, number string) (_ Disk, err error) {
+func openDevice(path, number string) (_ *device, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
 	if err != nil {
 		return nil, err
@@ -71,33 +73,70 @@ func openDevice(path, number string) (_ Disk, err error) {
 	if got := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)); st.Mode&unix.S_IFMT != unix.S_IFBLK || got != number {
 		return nil, fmt.Errorf("%s is device %s and should be %s: %w", path, got, number, lab.ErrRefused)
 	}
-	var size uint64
-	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size))); e != 0 {
-		return nil, fmt.Errorf("size of %s: %w", path, e)
+	if d.size, d.block, err = measure(f); err != nil {
+		return nil, err
 	}
-	block, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
-	if err != nil {
-		return nil, fmt.Errorf("block size of %s: %w", path, err)
-	}
-	d.size, d.block = int64(size), block
-	if d.direct, err = os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0); err != nil {
+	if d.direct, err = os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *device) Size() int64                              { return d.size }
-func (d *device) Block() int                               { return d.block }
-func (d *device) WriteAt(b []byte, off int64) (int, error) { return d.file.WriteAt(b, off) }
+func (d *device) Size() int64 { return d.size }
+func (d *device) Block() int  { return d.block }
+
+// What is this long at least is written directly; shorter pieces are put together by the kernel. The writing of a file to
+// its medium is begun whenever so much waits.
+const (
+	directFrom = 64 << 10
+	dirtyMost  = 16 << 20
+)
+
+// WriteAt writes to a device directly where place, length and memory allow it: the cache of a whole image helps nobody.
+func (d *device) WriteAt(b []byte, off int64) (int, error) {
+	if len(b) >= directFrom && d.straight(b, off) {
+		return d.direct.WriteAt(b, off)
+	}
+	n, err := d.file.WriteAt(b, off)
+	if err == nil && d.direct == nil && d.dirty.Add(int64(n)) >= dirtyMost {
+		d.dirty.Store(0)
+		// Only to be done earlier with Sync, which is where an error shows.
+		unix.SyncFileRange(int(d.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	}
+	return n, err
+}
 
 // ReadAt reads directly where place, length and memory allow it. Direct reads of a device flush what was written there
 // through the cache first, so both ways see the same.
 func (d *device) ReadAt(b []byte, off int64) (int, error) {
-	mask := int64(d.block - 1)
-	if d.direct == nil || (off|int64(len(b)))&mask != 0 || len(b) == 0 || int64(uintptr(unsafe.Pointer(&b[0])))&mask != 0 {
-		return d.file.ReadAt(b, off)
+	if d.straight(b, off) {
+		return d.direct.ReadAt(b, off)
 	}
-	return d.direct.ReadAt(b, off)
+	return d.file.ReadAt(b, off)
+}
+
+// straight says whether b can go past the kernel's cache.
+func (d *device) straight(b []byte, off int64) bool {
+	mask := int64(d.block - 1)
+	return d.direct != nil && len(b) > 0 && (off|int64(len(b)))&mask == 0 && int64(uintptr(unsafe.Pointer(&b[0])))&mask == 0
+}
+
+// Data says where a file may hold something. Of a device nothing is known.
+func (d *device) Data(from int64) (start, end int64) {
+	if d.direct != nil || from >= d.size {
+		return min(from, d.size), d.size
+	}
+	start, err := unix.Seek(int(d.file.Fd()), from, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return d.size, d.size
+	}
+	if err == nil {
+		end, err = unix.Seek(int(d.file.Fd()), start, unix.SEEK_HOLE)
+	}
+	if err != nil || end <= from {
+		return from, d.size
+	}
+	return start, end
 }
 
 // Zero gives the range back to the disk or file system where that promises zeros, has the device make zeros itself

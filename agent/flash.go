@@ -122,10 +122,11 @@ func (f *flash) proof() string {
 type todo struct {
 	chunks, of  int
 	write, zero int64 // bytes of chunks and tables that differ
+	laid        int64 // bytes of chunks that the probe has written already
 	fetch       bool  // some of them are the server's
 }
 
-func (t todo) none() bool { return t.write == 0 && t.zero == 0 }
+func (t todo) none() bool { return t.write == 0 && t.zero == 0 && t.laid == 0 }
 
 // at returns the place of chunk i of p on the disk.
 func (p *part) at(i int) (off int64, n int) { return p.Offset + int64(i)*chunk.Size, p.Len(i) }

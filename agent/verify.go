@@ -15,7 +15,7 @@ const sampling = 16
 
 // verify reads back every chunk and table that was written or zeroed, from the medium, and proves it.
 func (f *flash) verify(ctx context.Context, t todo) error {
-	if err := f.reach(ctx, t.write+t.zero, lab.Report{Rung: lab.RungVerify}); err != nil {
+	if err := f.reach(ctx, t.write+t.zero+t.laid, lab.Report{Rung: lab.RungVerify}); err != nil {
 		return err
 	}
 	if f.check == lab.CheckNever {

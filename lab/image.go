@@ -149,7 +149,7 @@ func (s Snapshot) imageNames() (names []string) {
 // AddVersion makes bytes that are already in the store a version of an image, and the image when it is new. The same
 // bytes as the newest version again change nothing.
 type AddVersion struct {
-	Version // without Number, At and Parent
+	Version // without Number and At; Parent is the version that it was made from, 0 for the newest
 	Kind    string
 	Form    Form
 }
@@ -181,7 +181,14 @@ func (v AddVersion) decide(d *draft) error {
 		if newest.Root == v.Root {
 			return nil
 		}
-		v.Parent = newest.Number
+		if v.Parent == 0 {
+			v.Parent = newest.Number
+		}
+	}
+	if base := (Ref{im.Name, v.Parent}); v.Parent != 0 {
+		if _, err := d.Snapshot.Version(base); err != nil {
+			return fmt.Errorf("made from %s: %w", base, err)
+		}
 	}
 	v.Message, v.Author, v.Found = Clean(v.Message), Clean(v.Author), Clean(v.Found)
 	im.Latest++

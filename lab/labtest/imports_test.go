@@ -21,7 +21,7 @@ type row struct {
 // table is the star of packages: lab in the middle, one package a technology around it, and none of them knows another.
 var table = []row{
 	{"carte/lab/chunk", nil, "chunks are pure over io.Reader"},
-	{"carte/lab/remote", []string{"carte/lab"}, "the same verbs, over a socket"},
+	{"carte/lab/remote", []string{"carte/lab", "carte/lab/chunk"}, "the same verbs, over a socket"},
 	{"carte/lab/labtest", []string{"…"}, "tests put everything together"},
 	{"carte/lab", []string{"carte/lab/chunk"}, "the model knows no technology"},
 	{"carte/store/media", []string{"carte/lab", "carte/lab/chunk"}, "formats know no lab"},

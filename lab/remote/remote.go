@@ -10,6 +10,10 @@
 //	POST /image/import?name=&kind=&form=&message=&author=&file=   the image's bytes -> lines of JSON: done..., imported or error
 //	GET  /image/export?ref=    the bytes, then a trailer that says that they are all
 //	POST /image/verify?ref=    lines of JSON: done and of..., ok or error
+//	POST /image/capture?name=&kind=&form=&message=&author=&file=&base=   length and manifest, frames, an end mark -> as an import
+//	GET  /chunk/manifest?root=&size=   the manifest, encoded
+//	POST /chunk/read           ids, 32 bytes each -> frames in the same order, then a trailer that says that they are all
+//	POST /chunk/lacks          ids -> those that the lab has not
 //	GET  /doctor               lab.Finding
 //	GET  /version              Version
 //

@@ -86,6 +86,10 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /image/import", s.importImage)
 	mux.HandleFunc("GET /image/export", s.export)
 	mux.HandleFunc("POST /image/verify", s.verify)
+	mux.HandleFunc("POST /image/capture", s.capture)
+	mux.HandleFunc("GET /chunk/manifest", s.manifest)
+	mux.HandleFunc("POST /chunk/read", s.chunks)
+	mux.HandleFunc("POST /chunk/lacks", s.lacks)
 	mux.HandleFunc("GET /doctor", s.doctor)
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		s.answer(w, Version{s.Version, os.Getpid(), s.Dir})

@@ -94,15 +94,19 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set(headerBytes, strconv.FormatInt(v.Bytes, 10))
 	w.Header().Set("Trailer", trailerResult)
-	result := resultOK
-	if err := s.Desk.Export(r.Context(), v.Ref(), w, nil); err != nil {
-		text, encErr := json.Marshal(failed{ErrorOf(s.explain(err))})
-		if encErr != nil {
-			panic(http.ErrAbortHandler) // the client sees a cut stream
-		}
-		result = string(text)
+	w.Header().Set(trailerResult, s.result(s.Desk.Export(r.Context(), v.Ref(), w, nil)))
+}
+
+// result is how a stream ended, for its trailer.
+func (s *Server) result(err error) string {
+	if err == nil {
+		return resultOK
 	}
-	w.Header().Set(trailerResult, result)
+	text, encErr := json.Marshal(failed{ErrorOf(s.explain(err))})
+	if encErr != nil {
+		panic(http.ErrAbortHandler) // the client sees a cut stream
+	}
+	return string(text)
 }
 
 func (s *Server) verify(w http.ResponseWriter, r *http.Request) {

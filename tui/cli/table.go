@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,8 +27,7 @@ type entry struct {
 
 // table lists the commands in the order in which help shows them.
 func (c *call) table() []entry {
-	return append(append(append(append(append(
-		c.serveCommands(), c.machineCommands()...), c.imageCommands()...), c.stackCommands()...), c.bootCommands()...), c.watchCommands()...)
+	return slices.Concat(c.serveCommands(), c.machineCommands(), c.imageCommands(), c.flashCommands(), c.stackCommands(), c.bootCommands(), c.watchCommands())
 }
 
 // nouns are the words that only group commands.

@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"carte/lab"
+	"carte/lab/chunk"
+)
+
+// A forecast is what a probe found out, and what follows from it.
+type forecast struct {
+	strategy           lab.Strategy
+	why                string
+	full, differential float64 // seconds
+}
+
+func (f forecast) seconds() float64 {
+	if f.strategy == lab.Full {
+		return f.full
+	}
+	return f.differential
+}
+
+// The probe looks at so many runs of so many chunks, spread over the target, and lays so many chunks.
+const (
+	probeRuns   = 8
+	probeRun    = 4
+	probeWrites = 32
+)
+
+// gain is by how much a full flash must be faster to be chosen: a differential one writes less.
+const gain = 0.9
+
+// A probe measures a flash. Times are of all workers together.
+type probe struct {
+	*flash
+	p              *part
+	unknown, blank int64 // bytes that must be read to be known; bytes that are to be written for certain
+	used           int64 // of unknown, those where the image is not zero
+	looked, equal  int64 // bytes of used places that were read, and that are what they should be
+	read, lay      float64
+}
+
+// choose predicts what either strategy costs and takes the one that was asked for, or the quicker one. What the probe
+// writes belongs where it is written, so nothing is done twice. It expects one part and a target that may be written to.
+func (f *flash) choose(ctx context.Context, want lab.Strategy) (forecast, error) {
+	b := &probe{flash: f, p: &f.parts[0]}
+	f.chart(b.p)
+	for i, s := range b.p.state {
+		n := int64(b.p.Len(i))
+		switch {
+		case s == blank:
+			b.blank += n
+		case s == unknown && b.p.IDs[i].IsZero():
+			b.unknown += n
+		case s == unknown:
+			b.unknown, b.used = b.unknown+n, b.used+n
+		}
+	}
+	if err := b.look(ctx); err != nil {
+		return forecast{}, err
+	}
+	if err := b.try(ctx); err != nil {
+		return forecast{}, err
+	}
+	return b.judge(want), nil
+}
+
+// look reads and hashes some of what is unknown.
+func (b *probe) look(ctx context.Context) error {
+	var candidates []int
+	for i, s := range b.p.state {
+		if s == unknown {
+			candidates = append(candidates, i)
+		}
+	}
+	var runs []int
+	for k := range min(probeRuns, len(candidates)) {
+		if at := candidates[k*len(candidates)/min(probeRuns, len(candidates))]; len(runs) == 0 || at >= runs[len(runs)-1]+probeRun {
+			runs = append(runs, at)
+		}
+	}
+	before, began := b.counts.read.Load(), time.Now()
+	var next atomic.Int64
+	err := together(workers(), func(ctx context.Context) error {
+		buf := aligned(reading)
+		for k := int(next.Add(1)) - 1; k < len(runs) && ctx.Err() == nil; k = int(next.Add(1)) - 1 {
+			if err := b.compareRun(b.p, runs[k], min(runs[k]+probeRun, len(b.p.IDs)), buf); err != nil {
+				return err
+			}
+		}
+		return context.Cause(ctx)
+	}).Run(ctx)
+	if err != nil {
+		return err
+	}
+	b.read = rate(b.counts.read.Load()-before, time.Since(began))
+	for _, at := range runs {
+		for i := at; i < min(at+probeRun, len(b.p.IDs)); i++ {
+			if b.p.IDs[i].IsZero() || b.p.state[i] == blank {
+				continue
+			}
+			b.looked += int64(b.p.Len(i))
+			if b.p.state[i] == same {
+				b.equal += int64(b.p.Len(i))
+			}
+		}
+	}
+	return nil
+}
+
+// try lays some of the chunks that have to be written, as the flash will.
+func (b *probe) try(ctx context.Context) error {
+	var candidates []int
+	for i, s := range b.p.state {
+		if (s == blank || s == other) && !b.p.IDs[i].IsZero() {
+			candidates = append(candidates, i)
+		}
+	}
+	n := min(probeWrites, len(candidates))
+	if n == 0 {
+		return nil
+	}
+	if err := b.tell(ctx, lab.Report{Writing: true}); err != nil {
+		return err
+	}
+	ids, places := []chunk.ID{}, map[chunk.ID][]place{}
+	for k := range n {
+		i := candidates[k*len(candidates)/n]
+		if id := b.p.IDs[i]; places[id] == nil {
+			ids, places[id] = append(ids, id), []place{{b.p, i}}
+		}
+	}
+	began := time.Now()
+	var next atomic.Int64
+	const step = 4
+	err := together(fetchers, func(ctx context.Context) error {
+		for from := int(next.Add(step)) - step; from < len(ids); from = int(next.Add(step)) - step {
+			if err := b.fetch(ctx, ids[from:min(from+step, len(ids))], places); err != nil {
+				return err
+			}
+		}
+		return nil
+	}).Run(ctx)
+	if err == nil {
+		err = b.disk.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("probe %s: %w", b.name, err)
+	}
+	var bytes int64
+	for _, at := range places {
+		bytes += int64(at[0].p.Len(at[0].i))
+		at[0].p.state[at[0].i] = laid
+	}
+	b.lay = rate(bytes, time.Since(began))
+	return nil
+}
+
+// judge turns rates into times.
+func (b *probe) judge(want lab.Strategy) (f forecast) {
+	share := 0.0 // of what is used that is there already
+	if b.looked > 0 {
+		share = float64(b.equal) / float64(b.looked)
+	}
+	read, lay := b.read, b.lay
+	if read == 0 {
+		read = max(lay, 1) // nothing to read: it is read back no slower than it was written
+	}
+	if lay == 0 {
+		lay = max(read/2, 1) // nothing to write was found
+	}
+	changed := float64(b.blank) + float64(b.used)*(1-share)
+	all := float64(b.blank + b.used)
+	back := map[lab.Check]float64{lab.CheckSampled: 1.0 / sampling, lab.CheckNever: 0}
+	again, partly := back[b.check]
+	if !partly {
+		again = 1
+	}
+	f.full = all/lay + again*all/read
+	f.differential = float64(b.unknown)/read + changed/lay + again*changed/read
+	rates := fmt.Sprintf("reads %s/s, lays %s/s", lab.Bytes(int64(read)), lab.Bytes(int64(lay)))
+	switch {
+	case want == lab.Full || want == lab.Differential:
+		f.strategy, f.why = want, "it was asked for; "+rates
+	case b.unknown == 0:
+		f.strategy, f.why = lab.Full, "the target is blank, nothing has to be read; "+rates
+	case f.full < gain*f.differential:
+		f.strategy, f.why = lab.Full, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)
+	default:
+		f.strategy, f.why = lab.Differential, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)
+	}
+	return f
+}
+
+func rate(n int64, d time.Duration) float64 { return float64(n) / max(d.Seconds(), 1e-6) }
