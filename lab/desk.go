@@ -18,6 +18,10 @@ type Desk interface {
 	Export(ctx context.Context, ref Ref, w io.Writer, progress func(done, of int64)) error
 	// Verify hashes every chunk of a version again.
 	Verify(ctx context.Context, ref Ref, progress func(done, of int64)) error
+	// Collect frees what no version and no boot refers to. A dry run says what that would be, and changes nothing.
+	Collect(ctx context.Context, dry bool) (Collected, error)
+	// Fsck hashes every chunk in the store again, and mends what a good copy allows. What is damaged is no error of it.
+	Fsck(ctx context.Context, progress func(done, of int64)) (Fscked, error)
 	// Doctor looks at what the lab needs from the machine it runs on.
 	Doctor(ctx context.Context) ([]Finding, error)
 }

@@ -19,6 +19,8 @@ import (
 //  3. Nothing that is visible is ever changed in place: files are written beside, synced, renamed; packs are only appended to before they are visible.
 //  4. No content leaves by Get, Export or Verify unless its hash matched in the very buffer that leaves.
 //
+//  5. Collect removes no manifest that a version or a boot that is not over refers to, and no chunk that a manifest lists.
+//
 // So an import goes: chunks -> sync pack -> write and sync index -> rename index, sync folder -> manifest in the same way -> row. Removal goes
 // the other way round: row -> manifest -> index -> pack. What a crash leaves after each step, and what the next OpenChunks does:
 //
@@ -31,7 +33,18 @@ import (
 //	an index that does not check    a broken disk: it is made again from the pack, whose frames name their chunks
 //	a chunk that does not hash      found by Get or Verify: it counts as absent, so that the next import stores it again; the newest pack wins
 //
-// One process at a time: the lock on the lab's state folder is held by whoever opens it.
+// One process at a time: the lock on the lab's state folder is held by whoever opens it. Whoever is between two steps of an import is therefore in
+// this process, and what protects those steps from Collect can be in memory, on a clock that is never set:
+//
+//	chunk claimed, pack not committed     Collect refuses while a Writer is open; a Writer that begins while Collect works relies on no chunk that
+//	                                      Collect may take: it stores a copy of its own
+//	pack committed, no manifest yet       (chunks that come in several requests) such a pack is left alone for an hour. A chunk of an older pack, which was
+//	                                      not sent because Has said that it is here, may go: PutManifest checks, under the lock, that all are here
+//	manifest put, no row yet              a manifest is kept for an hour after each PutManifest, also of one that was there before, or until Settle
+//	row said, then settled                Collect asks for the rows after it has looked at what is not settled, with the lock held in between
+//	manifest put while Collect works      its chunks count as listed from then on
+//
+// After a restart nobody is between two steps, and nothing needs that hour.
 
 // Chunks keeps the bytes of all images of a lab, each chunk once, in dir/packs, and what each version is made of in dir/manifests.
 // Its methods may be called from any number of goroutines.
@@ -45,6 +58,9 @@ type Chunks struct {
 	bad     map[chunk.ID]bool // found damaged: still in index, but to be stored again
 	writers int               // not yet committed or aborted
 	closed  bool
+	fresh   map[chunk.ID]claim // manifests that were put and not settled
+	live    map[chunk.ID]bool  // while Collect works: the chunks that are listed; it only grows
+	upkeep  sync.Mutex         // held by Collect and Fsck: no pack leaves while it is
 
 	step func(name string) // tests: called between the steps of an import or a removal
 }
@@ -58,7 +74,7 @@ type place struct {
 
 // OpenChunks opens the chunks in dir, makes the folder where it does not exist, and clears away what a crash has left. Close it.
 func OpenChunks(dir string) (*Chunks, error) {
-	c := &Chunks{dir: dir, index: map[chunk.ID]place{}, packs: map[uint32]*pack{}, bad: map[chunk.ID]bool{}, step: func(string) {}}
+	c := &Chunks{dir: dir, index: map[chunk.ID]place{}, packs: map[uint32]*pack{}, bad: map[chunk.ID]bool{}, fresh: map[chunk.ID]claim{}, step: func(string) {}}
 	for _, d := range []string{c.packDir(), c.manifestDir()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open chunks: %w", err)
@@ -103,7 +119,7 @@ func (c *Chunks) load() error {
 func (c *Chunks) add(p *pack, entries []entry) {
 	c.packs[p.number] = p
 	for _, e := range entries {
-		if old, ok := c.index[e.id]; !ok || old.pack < p.number {
+		if old, ok := c.index[e.id]; !ok || old.pack < p.number || c.bad[e.id] {
 			c.index[e.id] = place{pack: p.number, off: e.off, len: e.len}
 			delete(c.bad, e.id)
 		}

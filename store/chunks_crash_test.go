@@ -70,7 +70,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 	if err := c.Remove(oldRoot); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Collect(t.Context()); err != nil {
+	if _, err := collect(t, c); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"pack written", "pack synced", "index written", "manifest next", "manifest written", "pack forgotten"}

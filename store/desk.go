@@ -58,6 +58,7 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 		return lab.Imported{}, fmt.Errorf("import %s: %w", i.Name, err)
 	}
 	v.Root, v.Bytes, v.Content, v.Stored = m.Root(), m.Size, m.Content(), stats.New
+	defer d.State.Chunks.Settle(v.Root)
 	facts, err := d.sniff(v)
 	if err != nil {
 		return lab.Imported{}, err

@@ -19,7 +19,7 @@ func (c *Chunks) manifestPath(root chunk.ID) string {
 }
 
 // PutManifest keeps the manifest as a file named by its root, and returns the root. Keeping it twice is no error. lab.ErrInvalid: a chunk that it
-// lists is not here, and nothing was kept.
+// lists is not here, and nothing was kept. Say what it is for within an hour, then Settle it.
 func (c *Chunks) PutManifest(m chunk.Manifest) (chunk.ID, error) {
 	b := m.Encode()
 	root := m.Root()
@@ -30,6 +30,7 @@ func (c *Chunks) PutManifest(m chunk.Manifest) (chunk.ID, error) {
 			return chunk.ID{}, fmt.Errorf("manifest %v: chunk %d (%v) is not here: %w", root, i, id, lab.ErrInvalid)
 		}
 	}
+	c.keep(root, m)
 	if _, err := c.Manifest(root); err == nil {
 		return root, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"carte/lab/chunk"
 )
@@ -28,7 +29,8 @@ const (
 type pack struct {
 	number uint32
 	f      *os.File
-	size   int64 // bytes of the file
+	size   int64     // bytes of the file
+	born   time.Time // when this process committed it without a manifest; zero: before, or with one
 }
 
 type entry struct {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"carte/lab"
 	"carte/lab/chunk"
@@ -81,7 +82,7 @@ func (w *Writer) Put(id chunk.ID, stored []byte) (fresh bool, err error) {
 func (w *Writer) claim(id chunk.ID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.done || w.mine[id] || w.c.Has(id) {
+	if w.done || w.mine[id] || w.c.lasts(id) {
 		return false
 	}
 	w.mine[id] = true
@@ -125,6 +126,7 @@ func (w *Writer) Commit() error {
 	if w.c.closed {
 		return w.discard(fmt.Errorf("commit pack %d: the store was closed meanwhile: %w", w.p.number, lab.ErrBusy))
 	}
+	w.p.born = time.Now()
 	w.c.add(w.p, w.entries)
 	return nil
 }
@@ -162,7 +164,13 @@ func (w *Writer) CommitManifest(m chunk.Manifest) (chunk.ID, error) {
 	if err := w.Commit(); err != nil {
 		return chunk.ID{}, err
 	}
-	return w.c.PutManifest(m)
+	root, err := w.c.PutManifest(m)
+	if err == nil {
+		w.c.mu.Lock()
+		w.p.born = time.Time{} // the manifest says what is needed of it
+		w.c.mu.Unlock()
+	}
+	return root, err
 }
 
 // hold counts work that Collect must wait for.
@@ -192,7 +200,7 @@ func (w *Writer) close() {
 // full adds to "no space left" what was kept and what to do.
 func full(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: nothing was kept of this; free some space (carte image rm) and do it again", err)
+		return fmt.Errorf("%w: nothing was kept of this; free some space (carte image rm, then carte gc) and do it again", err)
 	}
 	return err
 }

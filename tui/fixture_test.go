@@ -205,6 +205,10 @@ func (d *still) Export(context.Context, lab.Ref, io.Writer, func(int64, int64)) 
 }
 func (d *still) Verify(context.Context, lab.Ref, func(int64, int64)) error { return nil }
 func (d *still) Doctor(context.Context) ([]lab.Finding, error)             { return nil, nil }
+func (d *still) Collect(context.Context, bool) (lab.Collected, error)      { return lab.Collected{}, nil }
+func (d *still) Fsck(context.Context, func(int64, int64)) (lab.Fscked, error) {
+	return lab.Fscked{}, nil
+}
 
 // newTest is a screen without a program: messages in, pictures out. Work is done at once.
 func newTest(t testing.TB, s lab.Snapshot, w, h int, o Options) (*model, *still) {

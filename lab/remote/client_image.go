@@ -92,7 +92,7 @@ func (c *Client) long(ctx context.Context, path string, q url.Values, body io.Re
 			return step{}, x.Error
 		}
 		last = x
-		if x.Imported == nil && !x.OK {
+		if x.Imported == nil && x.Fscked == nil && !x.OK {
 			progress(x.Done, x.Of)
 		}
 	}

@@ -10,6 +10,8 @@
 //	POST /image/import?name=&kind=&form=&message=&author=&file=   the image's bytes -> lines of JSON: done..., imported or error
 //	GET  /image/export?ref=    the bytes, then a trailer that says that they are all
 //	POST /image/verify?ref=    lines of JSON: done and of..., ok or error
+//	POST /gc?dry=              lab.Collected
+//	POST /fsck                 lines of JSON: done and of..., fscked or error
 //	POST /image/capture?name=&kind=&form=&message=&author=&file=&base=   length and manifest, frames, an end mark -> as an import
 //	GET  /chunk/manifest?root=&size=   the manifest, encoded
 //	POST /chunk/read           ids, 32 bytes each -> frames in the same order, then a trailer that says that they are all
@@ -76,12 +78,13 @@ type found struct {
 	Findings []lab.Finding `json:"findings"`
 }
 
-// step is one line of the answer to something long. The last line has Error, Imported or OK.
+// step is one line of the answer to something long. The last line has Error, Imported, Fscked or OK.
 type step struct {
 	Done     int64         `json:"done_bytes"`
 	Of       int64         `json:"of_bytes,omitempty"`
 	Error    *Error        `json:"error,omitempty"`
 	Imported *lab.Imported `json:"imported,omitempty"`
+	Fscked   *lab.Fscked   `json:"fscked,omitempty"`
 	OK       bool          `json:"ok,omitempty"`
 }
 

@@ -86,6 +86,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /image/import", s.importImage)
 	mux.HandleFunc("GET /image/export", s.export)
 	mux.HandleFunc("POST /image/verify", s.verify)
+	mux.HandleFunc("POST /gc", s.collect)
+	mux.HandleFunc("POST /fsck", s.fsck)
 	mux.HandleFunc("POST /image/capture", s.capture)
 	mux.HandleFunc("GET /chunk/manifest", s.manifest)
 	mux.HandleFunc("POST /chunk/read", s.chunks)

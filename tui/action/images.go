@@ -65,6 +65,17 @@ var images = []Action{
 		Confirm: func(t Target) string { return ref(t).String() },
 	},
 	{
+		ID: "store.gc", Words: "gc", Where: []Place{Images}, Danger: Interrupts,
+		Help:    "free what no version refers to any more; --dry-run only says how much that is",
+		Command: func(Target) string { return command("carte", "gc") },
+		Loses:   func(Target) string { return "what no version refers to (carte gc --dry-run says how much)" },
+	},
+	{
+		ID: "store.fsck", Words: "fsck", Where: []Place{Images},
+		Help:    "hash everything in the store again, and mend what a good copy allows",
+		Command: func(Target) string { return command("carte", "fsck") },
+	},
+	{
 		ID: "stack.of", Words: "stack of this", Keys: []string{"m"}, Where: []Place{Images},
 		Help:    "make a stack of an image",
 		Ask:     func(t Target) string { return "name of the stack of " + ref(t).String() },

@@ -200,6 +200,8 @@ type imageDoc struct {
 	Kind     string       `json:"kind"`
 	Form     lab.Form     `json:"form"`
 	Latest   int          `json:"latest"`
+	Stored   int64        `json:"stored_bytes"`
+	Saved    int64        `json:"saved_bytes"`
 	Stacks   []string     `json:"stacks"`
 	Versions []versionDoc `json:"versions"`
 	Since    *time.Time   `json:"since,omitempty"`
@@ -211,7 +213,8 @@ type versionDoc struct {
 	Root    string     `json:"root"`
 	Bytes   int64      `json:"size_bytes"`
 	Content int64      `json:"content_bytes"`
-	Stored  int64      `json:"stored_bytes"`
+	Stored  int64      `json:"stored_bytes"` // that this version added
+	Saved   int64      `json:"saved_bytes"`  // of its content, that it did not have to add
 	Parent  int        `json:"parent,omitempty"`
 	Message string     `json:"message,omitempty"`
 	Author  string     `json:"author,omitempty"`
@@ -220,8 +223,11 @@ type versionDoc struct {
 }
 
 func versionOf(v lab.Version) versionDoc {
-	return versionDoc{v.Ref(), v.Number, v.Root.String(), v.Bytes, v.Content, v.Stored, v.Parent, v.Message, v.Author, v.Found, stamp(v.At)}
+	return versionDoc{v.Ref(), v.Number, v.Root.String(), v.Bytes, v.Content, v.Stored, saved(v), v.Parent, v.Message, v.Author, v.Found, stamp(v.At)}
 }
+
+// saved is what a version did not have to add to the store: what was there before, and what compression took away.
+func saved(v lab.Version) int64 { return max(0, v.Content-v.Stored) }
 
 func imageOf(s lab.Snapshot, i lab.Image) imageDoc {
 	d := imageDoc{Name: i.Name, Kind: i.Kind, Form: i.Form, Latest: i.Latest, Stacks: []string{}, Versions: []versionDoc{}, Since: stamp(i.Since)}
@@ -232,6 +238,8 @@ func imageOf(s lab.Snapshot, i lab.Image) imageDoc {
 	}
 	for _, v := range s.VersionsOf(i.Name) {
 		d.Versions = append(d.Versions, versionOf(v))
+		d.Stored += v.Stored
+		d.Saved += saved(v)
 	}
 	return d
 }

@@ -83,22 +83,28 @@ func (c *call) imageCommands() []entry {
 
 func (c *call) listImages(s lab.Snapshot) error {
 	docs := []imageDoc{}
-	l := list{head: []string{"NAME", "KIND", "FORM", "VERSION", "SIZE", "STORED", "USED BY"}, empty: "no images yet: carte image import FILE --name NAME"}
+	var stored, spared int64
+	l := list{head: []string{"NAME", "KIND", "FORM", "VERSION", "SIZE", "STORED", "SAVED", "USED BY"}, empty: "no images yet: carte image import FILE --name NAME"}
 	for _, i := range sortedImages(s) {
 		d := imageOf(s, i)
 		docs = append(docs, d)
 		l.names = append(l.names, i.Name)
-		var stored, size int64
+		var size int64
 		newest := "—"
 		for _, v := range d.Versions {
-			stored += v.Stored
 			size, newest = v.Bytes, "@"+strconv.Itoa(v.Number)
 		}
-		l.rows = append(l.rows, []string{i.Name, i.Kind, string(i.Form), newest, lab.Bytes(size), lab.Bytes(stored), plural(len(d.Stacks), "stack")})
+		stored, spared = stored+d.Stored, spared+d.Saved
+		l.rows = append(l.rows, []string{i.Name, i.Kind, string(i.Form), newest, lab.Bytes(size), lab.Bytes(d.Stored), lab.Bytes(d.Saved), plural(len(d.Stacks), "stack")})
 	}
 	l.doc = struct {
 		Images []imageDoc `json:"images"`
-	}{docs}
+		Stored int64      `json:"stored_bytes"`
+		Saved  int64      `json:"saved_bytes"`
+	}{docs, stored, spared}
+	if c.term.Table && len(docs) > 0 { // for a person; scripts add up for themselves
+		l.rows = append(l.rows, []string{"total", "", "", "", "", lab.Bytes(stored), lab.Bytes(spared), ""})
+	}
 	return c.show(l)
 }
 
@@ -122,14 +128,14 @@ func (c *call) showImage(s lab.Snapshot, name string) error {
 	if ref.Version != 0 {
 		im.Versions = []versionDoc{versionOf(v)}
 	}
-	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "CONTENT", "STORED", "ROOT", "FOUND", "MESSAGE"}}
+	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "CONTENT", "STORED", "SAVED", "ROOT", "FOUND", "MESSAGE"}}
 	for _, v := range im.Versions {
 		l.names = append(l.names, v.Ref.String())
 		made := ""
 		if v.At != nil {
 			made = v.At.Local().Format("2006-01-02 15:04")
 		}
-		l.rows = append(l.rows, []string{v.Ref.String(), made, lab.Bytes(v.Bytes), lab.Bytes(v.Content), lab.Bytes(v.Stored), v.Root[:12], v.Found, v.Message})
+		l.rows = append(l.rows, []string{v.Ref.String(), made, lab.Bytes(v.Bytes), lab.Bytes(v.Content), lab.Bytes(v.Stored), lab.Bytes(v.Saved), v.Root[:12], v.Found, v.Message})
 	}
 	return c.show(l)
 }

@@ -1,0 +1,33 @@
+package lab
+
+import "carte/lab/chunk"
+
+// Collected is what a collection freed, or, as a dry run, would free.
+type Collected struct {
+	Dry       bool     `json:"dry_run"`
+	Manifests int      `json:"manifests"`   // that no version refers to
+	Chunks    int      `json:"chunks"`      // that no manifest lists
+	Bytes     int64    `json:"freed_bytes"` // by which the files of the store shrink
+	Slack     int64    `json:"slack_bytes"` // of unlisted chunks that stay in packs whose other chunks are needed
+	Young     int      `json:"young_manifests"`
+	Seconds   float64  `json:"seconds"`
+	Notes     []string `json:"notes,omitempty"` // what stays although nobody refers to it, and why, for people
+}
+
+// Fscked is what hashing everything in the store came to. What was mended is whole again and is not in Broken.
+type Fscked struct {
+	Chunks  int      `json:"chunks"`
+	Bytes   int64    `json:"read_bytes"`
+	Mended  int      `json:"mended_chunks"`
+	Seconds float64  `json:"seconds"`
+	Broken  []Broken `json:"broken"`
+	Notes   []string `json:"notes,omitempty"`
+}
+
+// Broken is a chunk or a manifest that is not what its name promises.
+type Broken struct {
+	What     string   `json:"what"` // chunk or manifest
+	ID       chunk.ID `json:"id"`
+	Why      string   `json:"why"`      // damaged or missing
+	Versions []Ref    `json:"versions"` // that it hurts; none: nothing uses it
+}

@@ -1,0 +1,54 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"carte/lab"
+	"carte/lab/chunk"
+)
+
+// Collect frees what no version, and no boot that is not over, refers to.
+func (d *Desk) Collect(ctx context.Context, dry bool) (lab.Collected, error) {
+	got, err := d.State.Chunks.Collect(ctx, func() (map[chunk.ID]bool, error) { return d.referenced(ctx) }, dry)
+	if !dry && got.Bytes > 0 {
+		d.Lab.Log(lab.Line{Source: "store", Text: fmt.Sprintf("gc: %d manifests and %d chunks removed, %s freed", got.Manifests, got.Chunks, lab.Bytes(got.Bytes))})
+	}
+	return got, err
+}
+
+// referenced are the roots that must stay.
+func (d *Desk) referenced(ctx context.Context) (map[chunk.ID]bool, error) {
+	s, err := d.Lab.Watch(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	roots := map[chunk.ID]bool{}
+	for _, v := range s.Versions {
+		roots[v.Root] = true
+	}
+	for _, b := range s.Boots {
+		if b.State.Final() {
+			continue
+		}
+		for _, l := range b.Plan.Layers {
+			roots[l.Root] = true
+		}
+	}
+	return roots, nil
+}
+
+// Fsck hashes every chunk in the store again.
+func (d *Desk) Fsck(ctx context.Context, progress func(done, of int64)) (lab.Fscked, error) {
+	s, err := d.Lab.Watch(ctx, 0)
+	if err != nil {
+		return lab.Fscked{}, err
+	}
+	versions := slices.SortedFunc(maps.Values(s.Versions), func(a, b lab.Version) int {
+		return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Number, b.Number))
+	})
+	return d.State.Chunks.Fsck(ctx, versions, progress)
+}
