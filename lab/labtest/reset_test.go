@@ -9,7 +9,7 @@ import (
 	"carte/netboot"
 )
 
-// steps at which an agent is at work, and the rung that its boot is on then.
+// agentSteps are those at which an agent is at work, and the rung that its boot is on then.
 var agentSteps = []struct {
 	at   string
 	rung lab.Rung
@@ -47,6 +47,22 @@ func TestAgentKilledAtEveryPhase(t *testing.T) {
 				t.Errorf("the disk's root is %s, the version's %s", got, v.Root)
 			}
 		})
+	}
+}
+
+// A machine that is reset when its disk is proven, and before it has asked where to start from, has lost nothing.
+func TestMachineResetAfterHandover(t *testing.T) {
+	b := labtest.New(t, netboot.Config{})
+	labtest.Import(t, b, "deb", lab.FormDisk, labtest.Image(3<<20, 1))
+	sim := labtest.Metal(t, b, 0, crashDisk)
+	id := labtest.Boot(t, b, "deb", labtest.MetalName(0))
+	resetAt(t, b, sim, "handover", lab.RungVerify, id)
+	_, ended := labtest.On(t, sim)
+	if end := <-ended; end != labtest.EndLocal {
+		t.Errorf("it was sent to %q", end)
+	}
+	if x := labtest.Over(t, b, id); x.State != lab.Done || x.Strikes != 0 || x.Attempt != 1 {
+		t.Errorf("the boot is %s at attempt %d with %d strikes: %s", x.State, x.Attempt, x.Strikes, x.Reason)
 	}
 }
 
