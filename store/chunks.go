@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"carte/lab"
 	"carte/lab/chunk"
@@ -38,8 +39,9 @@ import (
 //
 //	chunk claimed, pack not committed     Collect refuses while a Writer is open; a Writer that begins while Collect works relies on no chunk that
 //	                                      Collect may take: it stores a copy of its own
-//	pack committed, no manifest yet       (chunks that come in several requests) such a pack is left alone for an hour. A chunk of an older pack, which was
-//	                                      not sent because Has said that it is here, may go: PutManifest checks, under the lock, that all are here
+//	chunk not sent, as it is here         whoever is told so by Rely finds it there for an hour; whoever is told by Has may find it gone, and learns that
+//	                                      from PutManifest, which checks under the lock that all are here
+//	pack committed, no manifest yet       (chunks that come in several requests) such a pack is left alone for an hour
 //	manifest put, no row yet              a manifest is kept for an hour after each PutManifest, also of one that was there before, or until Settle
 //	row said, then settled                Collect asks for the rows after it has looked at what is not settled, with the lock held in between
 //	manifest put while Collect works      its chunks count as listed from then on
@@ -58,9 +60,10 @@ type Chunks struct {
 	bad     map[chunk.ID]bool // found damaged: still in index, but to be stored again
 	writers int               // not yet committed or aborted
 	closed  bool
-	fresh   map[chunk.ID]claim // manifests that were put and not settled
-	live    map[chunk.ID]bool  // while Collect works: the chunks that are listed; it only grows
-	upkeep  sync.Mutex         // held by Collect and Fsck: no pack leaves while it is
+	fresh   map[chunk.ID]claim     // manifests that were put and not settled
+	said    map[chunk.ID]time.Time // chunks that somebody was told not to send
+	live    map[chunk.ID]bool      // while Collect works: the chunks that are listed; it only grows
+	upkeep  sync.Mutex             // held by Collect and Fsck: no pack leaves while it is
 
 	step func(name string) // tests: called between the steps of an import or a removal
 }
@@ -74,7 +77,8 @@ type place struct {
 
 // OpenChunks opens the chunks in dir, makes the folder where it does not exist, and clears away what a crash has left. Close it.
 func OpenChunks(dir string) (*Chunks, error) {
-	c := &Chunks{dir: dir, index: map[chunk.ID]place{}, packs: map[uint32]*pack{}, bad: map[chunk.ID]bool{}, fresh: map[chunk.ID]claim{}, step: func(string) {}}
+	c := &Chunks{dir: dir, index: map[chunk.ID]place{}, packs: map[uint32]*pack{}, bad: map[chunk.ID]bool{}, fresh: map[chunk.ID]claim{},
+		said: map[chunk.ID]time.Time{}, step: func(string) {}}
 	for _, d := range []string{c.packDir(), c.manifestDir()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open chunks: %w", err)

@@ -26,10 +26,11 @@ type claim struct {
 // keep holds Collect off a manifest that is being put. c.mu is held.
 func (c *Chunks) keep(root chunk.ID, m chunk.Manifest) {
 	c.fresh[root] = claim{c.fresh[root].by + 1, time.Now()}
-	if c.live != nil {
-		for _, id := range m.IDs {
+	for _, id := range m.IDs {
+		if c.live != nil {
 			c.live[id] = true
 		}
+		delete(c.said, id)
 	}
 }
 
@@ -49,6 +50,20 @@ func (c *Chunks) lasts(id chunk.ID) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.has(id) && (c.live == nil || c.live[id] || id.IsZero())
+}
+
+// Rely is Has for somebody who will not send the chunk because of the answer: it stays for an hour, or until a manifest lists it.
+func (c *Chunks) Rely(id chunk.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id.IsZero() {
+		return true
+	}
+	if !c.has(id) || c.live != nil && !c.live[id] {
+		return false
+	}
+	c.said[id] = time.Now()
+	return true
 }
 
 // doomed is a pack that can be done without, but for the chunks that are still listed.
@@ -147,6 +162,13 @@ func (c *Chunks) mark(ctx context.Context, referenced func() (map[chunk.ID]bool,
 	live, err := c.listed(ctx, needed)
 	if err != nil {
 		return nil, fmt.Errorf("%w; nothing was removed, because nobody knows which chunks it needs: import the same file again, or remove the image", err)
+	}
+	for id, at := range c.said {
+		if time.Since(at) > grace {
+			delete(c.said, id)
+		} else {
+			live[id] = true
+		}
 	}
 	for _, root := range gone {
 		st, err := os.Stat(c.manifestPath(root))

@@ -48,7 +48,7 @@ func (d *Desk) Chunks(ctx context.Context, ids []chunk.ID, each func(id chunk.ID
 // Lacks implements lab.Depot.
 func (d *Desk) Lacks(ctx context.Context, ids []chunk.ID) (lacking []chunk.ID, err error) {
 	for _, id := range ids {
-		if !d.State.Chunks.Has(id) {
+		if !d.State.Chunks.Rely(id) {
 			lacking = append(lacking, id)
 		}
 	}
@@ -68,6 +68,7 @@ func (d *Desk) Keep(ctx context.Context, c lab.Capture, m chunk.Manifest, next f
 	if err != nil {
 		return lab.Imported{}, fmt.Errorf("capture %s: %w", c.Name, err)
 	}
+	defer d.State.Chunks.Settle(v.Root)
 	v.Stored = added
 	facts, err := d.sniff(v)
 	if err != nil {
