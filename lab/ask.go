@@ -68,6 +68,9 @@ func (d *draft) climbed(m Machine, r Rung) {
 	}
 }
 
+// maxSilent is how often an agent is started on a machine that has nothing to boot before the machine is parked.
+const maxSilent = 6
+
 // What a machine that asks for its boot script gets.
 const (
 	ScriptAgent = "agent" // our kernel and agent
@@ -154,6 +157,15 @@ func (d *draft) script(m Machine) Script {
 		return Script{Do: ScriptAgent, Boot: b.ID, Why: b.Plan.Stack}
 	}
 	if m.Warm || m.Inventory == nil {
+		live := d.live(m.ID)
+		if live.Silent++; live.Silent > maxSilent { // a kernel that dies here would be started for ever
+			live.Silent = 0
+			m.Parked = fmt.Sprintf("the agent was started %d times and did not say hello; look at the machine's own screen", maxSilent)
+			d.put(live, m)
+			d.fact(m.ID, 0, "%s is parked: %s", m.Label(), m.Parked)
+			return Script{Do: ScriptLocal, Why: "parked: " + m.Parked}
+		}
+		d.put(live)
 		return Script{Do: ScriptAgent, Why: "nothing is queued; the agent looks at the machine and waits"}
 	}
 	return Script{Do: ScriptLocal, Why: "nothing is queued"}

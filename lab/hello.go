@@ -23,7 +23,7 @@ func (l *Lab) Claim(ctx context.Context, c Claim) (o Orders, err error) {
 		d.put(m)
 		d.cards(m)
 		live := d.live(m.ID)
-		live.Seen, live.Agent, live.Note = d.at, true, ""
+		live.Seen, live.Agent, live.Note, live.Silent = d.at, true, "", 0
 		d.put(live)
 		o = d.orders(m.ID)
 		return nil

@@ -44,3 +44,23 @@ func TestOrdersForAnAgentThatWaits(t *testing.T) {
 		}
 	}
 }
+
+// A machine with nothing to boot whose kernel dies before the hello is not started for ever either.
+func TestNoLoopWithoutABoot(t *testing.T) {
+	b := newBench(t)
+	b.must(AddMachine{Name: "dies", MACs: []string{"02:00:00:00:00:99"}})
+	asked := 0
+	for b.script("02:00:00:00:00:99").Do == ScriptAgent {
+		if asked++; asked > 100 {
+			t.Fatal("the agent is started without end")
+		}
+		b.pass(10 * time.Second)
+	}
+	if m := b.machine("dies"); m.Parked == "" || asked != maxSilent {
+		t.Errorf("after %d starts parked = %q", asked, m.Parked)
+	}
+	b.must(SetMachine{Machine: "dies", Values: map[string]string{"parked": "no"}})
+	if s := b.script("02:00:00:00:00:99"); s.Do != ScriptAgent {
+		t.Errorf("no longer parked, it gets %+v", s)
+	}
+}

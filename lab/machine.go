@@ -195,6 +195,7 @@ type Live struct {
 	Power    string    `json:"power"`           // on, off or empty: nobody knows
 	Order    string    `json:"order,omitempty"` // on, off, cycle: the operator's, not carried out yet
 	Note     string    `json:"note,omitempty"`  // what went wrong last, such as a power driver's error
+	Silent   int       `json:"silent"`          // agents started to look at the machine that have not said hello
 	Agent    bool      `json:"agent"`           // an agent with a valid key reported last
 	Progress Progress  `json:"progress"`
 }

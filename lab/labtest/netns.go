@@ -32,7 +32,7 @@ func Netns(t *testing.T, f func(t *testing.T)) {
 		// Some systems let anybody make a user namespace and then give it no rights
 		// (Ubuntu's AppArmor profile): this is where it shows.
 		if err := up("lo"); errors.Is(err, fs.ErrPermission) {
-			t.Skipf("no rights in a new network namespace: %v", err)
+			Lacking(t, fmt.Sprintf("no rights in a new network namespace: %v", err))
 		} else if err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +50,7 @@ func Netns(t *testing.T, f func(t *testing.T)) {
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		t.Skipf("this system forbids a network namespace: %v", err)
+		Lacking(t, fmt.Sprintf("this system forbids a network namespace: %v", err))
 	}
 	t.Logf("in its namespace:\n%s", out)
 	switch {

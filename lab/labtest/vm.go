@@ -23,7 +23,7 @@ func QEMU(t *testing.T) qemu.Tools {
 	}
 	tools, err := qemu.Find(t.Context())
 	if err != nil {
-		t.Skip(err)
+		Lacking(t, err)
 	}
 	return tools
 }
@@ -56,7 +56,7 @@ func VM(t *testing.T, s qemu.Spec) *Guest {
 	t.Helper()
 	tools := QEMU(t)
 	if s.UEFI && tools.Code == "" {
-		t.Skip("UEFI firmware is not installed: " + qemu.Install)
+		Lacking(t, "UEFI firmware is not installed: "+qemu.Install)
 	}
 	g := &Guest{Spec: filled(t, s), Console: NewScreen(), end: make(chan error, 1)}
 	vm, err := qemu.New(tools, g.Spec, g.Console)
