@@ -183,6 +183,15 @@ func (d *device) writeZeros(off, n int64) error {
 
 func (d *device) Sync() error { return d.file.Sync() }
 
+// Push brings the bytes that were written to the medium, but not what a file system notes about them: that is Sync's.
+func (d *device) Push() error {
+	if d.direct != nil {
+		return d.Sync()
+	}
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	return unix.SyncFileRange(int(d.file.Fd()), 0, 0, all)
+}
+
 // Forget drops clean pages; it is called after Sync, when all are.
 func (d *device) Forget() error {
 	if d.direct != nil {

@@ -146,7 +146,7 @@ func (b *probe) try(ctx context.Context) error {
 		return nil
 	}).Run(ctx)
 	if err == nil {
-		err = b.disk.Sync()
+		err = b.settle()
 	}
 	if err != nil {
 		return fmt.Errorf("probe %s: %w", b.name, err)
@@ -158,6 +158,14 @@ func (b *probe) try(ctx context.Context) error {
 	}
 	b.lay = rate(bytes, time.Since(began))
 	return nil
+}
+
+// settle waits until what was laid is on the medium, without the file system's own work where that can be left for later.
+func (b *probe) settle() error {
+	if d, ok := b.disk.(interface{ Push() error }); ok {
+		return d.Push()
+	}
+	return b.disk.Sync()
 }
 
 // judge turns rates into times.
@@ -180,7 +188,8 @@ func (b *probe) judge(want lab.Strategy) (f forecast) {
 	if !partly {
 		again = 1
 	}
-	f.full = all/lay + again*all/read
+	zero := float64(b.unknown - b.used) // is zeroed and read back, unseen, about as fast as it is read
+	f.full = all/lay + again*all/read + zero*(1+again)/read
 	f.differential = float64(b.unknown)/read + changed/lay + again*changed/read
 	rates := fmt.Sprintf("reads %s/s, lays %s/s", lab.Bytes(int64(read)), lab.Bytes(int64(lay)))
 	switch {
@@ -188,7 +197,7 @@ func (b *probe) judge(want lab.Strategy) (f forecast) {
 		f.strategy, f.why = want, "it was asked for; "+rates
 	case b.unknown == 0:
 		f.strategy, f.why = lab.Full, "the target is blank, nothing has to be read; "+rates
-	case f.full < gain*f.differential:
+	case b.lay > 0 && f.full < gain*f.differential: // measured, not guessed
 		f.strategy, f.why = lab.Full, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)
 	default:
 		f.strategy, f.why = lab.Differential, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)

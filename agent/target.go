@@ -32,7 +32,8 @@ func openTarget(path string) (*target, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if abs, err := filepath.Abs(path); err != nil || strings.HasPrefix(abs, "/dev/") {
+		abs, err := filepath.Abs(path)
+		if err != nil || strings.HasPrefix(abs, "/dev/") && !strings.HasPrefix(abs, "/dev/shm/") { // a device with a typing error
 			return nil, fmt.Errorf("%s: %w; lsblk lists the devices", path, lab.ErrNotFound)
 		}
 		return openFileTarget(path, os.O_CREATE|os.O_EXCL)
