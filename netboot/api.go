@@ -1,7 +1,6 @@
 package netboot
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -122,27 +121,8 @@ func (s *Server) chunks(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	out := bufio.NewWriterSize(w, 64<<10)
-	for i, id := range ids {
-		stored, err := s.cfg.Chunks.Stored(id)
-		if err == nil && i == 0 {
-			w.Header().Set("Content-Type", "application/octet-stream")
-		}
-		if err != nil && i == 0 {
-			s.refuse(w, r, err)
-			return
-		}
-		if err != nil {
-			s.cfg.Log.Error("api: chunk", "id", id, "err", err)
-		} else {
-			err = chunk.WriteFrame(out, id, stored)
-		}
-		if err != nil {
-			panic(http.ErrAbortHandler)
-		}
-	}
-	if err := out.Flush(); err != nil {
-		panic(http.ErrAbortHandler)
+	if err := s.sendChunks(w, ids); err != nil {
+		s.refuse(w, r, err)
 	}
 }
 

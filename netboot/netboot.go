@@ -77,6 +77,7 @@ type Server struct {
 	cfg    Config
 	pin    string
 	roots  *roots
+	hot    *hot
 	files  files
 	self   netip.Prefix // on the interface; zero without one
 	pool   lab.Pool
@@ -112,7 +113,7 @@ func New(c Config) (*Server, error) {
 		c.Probe = 6 * time.Second
 	}
 	s := &Server{cfg: c, pin: PinOf(c.Cert), mode: "off"}
-	s.roots = newRoots(c.Chunks)
+	s.roots, s.hot = newRoots(c.Chunks), newHot(c.Chunks)
 	return s, nil
 }
 

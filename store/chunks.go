@@ -164,6 +164,9 @@ func (c *Chunks) Total() int64 {
 // form; asking for it, or for a chunk that is not here, is lab.ErrNotFound.
 func (c *Chunks) Stored(id chunk.ID) ([]byte, error) { return c.readStored(id, nil) }
 
+// StoredTo is Stored, into dst where its capacity suffices.
+func (c *Chunks) StoredTo(id chunk.ID, dst []byte) ([]byte, error) { return c.readStored(id, dst) }
+
 func (c *Chunks) readStored(id chunk.ID, dst []byte) ([]byte, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

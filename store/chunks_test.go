@@ -342,3 +342,20 @@ func BenchmarkImport(b *testing.B) {
 		c.Close()
 	}
 }
+
+func TestAheadIsAHint(t *testing.T) {
+	c := openChunks(t, t.TempDir())
+	root, _ := mustImport(t, c, disk(80, 6*chunk.Size))
+	mustImport(t, c, disk(81, 2*chunk.Size))
+	ids := []chunk.ID{{}, {1}}
+	for id := range c.index {
+		ids = append(ids, id)
+	}
+	c.Ahead(ids)
+	c.Ahead(nil)
+	if err := c.Verify(t.Context(), root, nil); err != nil {
+		t.Error(err)
+	}
+	c.Close()
+	c.Ahead(ids)
+}
