@@ -1,6 +1,7 @@
 package labtest_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 )
 
 // fleet boots one image on many machines at once and returns how long it took.
-func fleet(t testing.TB, b *labtest.Bench, sims []*labtest.Sim, v lab.Version) time.Duration {
+func fleet(t testing.TB, b lab.Desk, sims []*labtest.Sim, v lab.Version) time.Duration {
 	begin := time.Now()
 	var ids []int64
 	for i := range sims {
@@ -50,10 +51,14 @@ func fleet(t testing.TB, b *labtest.Bench, sims []*labtest.Sim, v lab.Version) t
 }
 
 func muster(t testing.TB, b *labtest.Bench, n int, disk int64) []*labtest.Sim {
+	return musterBy(n, func(i int) *labtest.Sim { return labtest.Metal(t, b, i, disk) })
+}
+
+func musterBy(n int, metal func(i int) *labtest.Sim) []*labtest.Sim {
 	sims := make([]*labtest.Sim, n)
 	var all sync.WaitGroup
 	for i := range sims {
-		all.Go(func() { sims[i] = labtest.Metal(t, b, i, disk) })
+		all.Go(func() { sims[i] = metal(i) })
 	}
 	all.Wait()
 	return sims
@@ -74,29 +79,62 @@ func BenchmarkFleet(bm *testing.B) {
 		v := labtest.Import(bm, b, "deb", lab.FormDisk, labtest.Image(64<<20, 1))
 		sims := muster(bm, b, 50, 64<<20)
 		took := fleet(bm, b, sims, v)
-		var slowest int64
-		for _, s := range sims {
-			slowest = max(slowest, s.Slowest.Load())
-		}
-		s, err := b.Watch(bm.Context(), 0)
-		if err != nil {
-			bm.Fatal(err)
-		}
-		var served int64
-		for _, x := range s.Boots {
-			served += x.Moved.Fetched
-		}
-		bm.ReportMetric(took.Seconds(), "s/fleet")
-		bm.ReportMetric(float64(served)/1e6, "MB-served")
-		bm.ReportMetric(float64(served)/1e6/took.Seconds(), "MB/s")
-		bm.ReportMetric(float64(slowest)/1e6, "ms-slowest-script")
-		bm.ReportMetric(peak(bm), "MB-peak-of-300")
+		measure(bm, b, sims, took)
+		bm.ReportMetric(peak(bm, os.Getpid()), "MB-peak-of-300")
 	}
 }
 
-// peak is the most memory that this process has had, in MB.
-func peak(t testing.TB) float64 {
-	text, err := os.ReadFile("/proc/self/status")
+// BenchmarkFleetServed is BenchmarkFleet against carte serve in a process of its own: the memory is the server's alone.
+func BenchmarkFleetServed(bm *testing.B) {
+	for range bm.N {
+		b := labtest.Serve(bm, labtest.SmallFiles(bm)...)
+		v := labtest.Import(bm, b, "deb", lab.FormDisk, labtest.Image(64<<20, 1))
+		sims := make([]*labtest.Sim, 50)
+		for i := range sims {
+			sims[i] = b.Metal(bm, i, 64<<20)
+		}
+		took := fleet(bm, b, sims, v)
+		measure(bm, b, sims, took)
+		bm.ReportMetric(peak(bm, b.PID()), "MB-server-peak-of-300")
+		bm.ReportMetric(cpu(bm, b.PID()), "s-server-CPU")
+		b.Stop(bm)
+	}
+}
+
+// measure says what a fleet was given, and how long the slowest of its scripts took.
+func measure(bm *testing.B, b lab.Desk, sims []*labtest.Sim, took time.Duration) {
+	var slowest int64
+	for _, s := range sims {
+		slowest = max(slowest, s.Slowest.Load())
+	}
+	var served int64
+	for _, x := range labtest.Now(bm, b).Boots {
+		served += x.Moved.Fetched
+	}
+	bm.ReportMetric(took.Seconds(), "s/fleet")
+	bm.ReportMetric(float64(served)/1e6, "MB-served")
+	bm.ReportMetric(float64(served)/1e6/took.Seconds(), "MB/s")
+	bm.ReportMetric(float64(slowest)/1e6, "ms-slowest-script")
+}
+
+// cpu is the time that a process has spent, in seconds (proc_pid_stat(5): a tick is 10 ms).
+func cpu(t testing.TB, pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	user, err1 := strconv.ParseFloat(words[11], 64)
+	system, err2 := strconv.ParseFloat(words[12], 64)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return (user + system) / 100
+}
+
+// peak is the most memory that a process has had, in MB.
+func peak(t testing.TB, pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +147,6 @@ func peak(t testing.TB) float64 {
 			return kb * 1024 / 1e6
 		}
 	}
-	t.Fatal(fmt.Errorf("no VmHWM in /proc/self/status"))
+	t.Fatalf("no VmHWM in /proc/%d/status", pid)
 	return 0
 }

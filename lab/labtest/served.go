@@ -148,6 +148,9 @@ func Now(t testing.TB, d lab.Desk) lab.Snapshot {
 	return s
 }
 
+// PID is the process's number.
+func (s *Served) PID() int { return s.process.Pid }
+
 // Children are the processes that the server has started.
 func (s *Served) Children(t testing.TB) (pids []int) {
 	t.Helper()
