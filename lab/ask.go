@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -177,11 +178,22 @@ func (d *draft) local(m Machine, b Boot) Script {
 	if b.State == Handover {
 		b.climb(RungHandover, d.at)
 		d.put(b)
-		if m.Virtual == nil {
-			d.unseen(b, "it was sent to its disk; carte does not read its console")
+		if why := blind(m, b.Plan); why != "" {
+			d.unseen(b, "it was sent to its disk; "+why)
 		}
 	}
 	return Script{Do: ScriptLocal, Boot: b.ID, Why: b.Plan.Stack + " starts from the disk"}
+}
+
+// blind says why the lab cannot see the user's system run; empty where it can.
+func blind(m Machine, p Plan) string {
+	switch {
+	case p.Until == RungHandover:
+		return "its stack asks for no more"
+	case m.Virtual == nil:
+		return "carte does not read its console"
+	}
+	return ""
 }
 
 // unseen ends a boot whose system was started where carte has no eyes.
@@ -279,6 +291,11 @@ func (l *Lab) Powered(ctx context.Context, p Powered) error {
 	return err
 }
 
+// isFinal says that trying again would end the same way: a program or a setting is wrong.
+func isFinal(err error) bool {
+	return errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrRefused)
+}
+
 func (d *draft) powered(p Powered) error {
 	m, ok := d.Machines[p.Machine]
 	if !ok {
@@ -302,6 +319,9 @@ func (d *draft) powered(p Powered) error {
 	b, busy := d.Active(m.ID)
 	switch {
 	case !busy:
+	case p.Err != nil && p.Order != "" && b.State == Starting && m.Power.Driver != "manual" && isFinal(p.Err):
+		d.voidTicket(m.ID)
+		d.move(b, Failed, "power "+p.Order+": "+live.Note)
 	case p.Err != nil && p.Order != "" && b.State == Starting && m.Power.Driver != "manual": // whose error is an instruction
 		d.strike(b, "power "+p.Order+": "+live.Note)
 	case p.Err == nil && p.Order != "" && p.Order != "off" && b.State == Starting:

@@ -156,6 +156,15 @@ func (s Snapshot) Active(machine int64) (Boot, bool) {
 	return Boot{}, false
 }
 
+// MovedBy is what a boot has moved so far: what is written down, or, while its agent works, what that said last.
+func (s Snapshot) MovedBy(b Boot) Moved {
+	if live := s.Live[b.Machine]; b.State == Working && live.Agent && live.Moved.Read >= b.Moved.Read {
+		live.Moved.Total = b.Moved.Total
+		return live.Moved
+	}
+	return b.Moved
+}
+
 // SortedBoots returns all boots, oldest first.
 func (s Snapshot) SortedBoots() []Boot {
 	return slices.SortedFunc(maps.Values(s.Boots), func(a, b Boot) int { return cmp.Compare(a.ID, b.ID) })

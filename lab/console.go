@@ -58,7 +58,7 @@ func (l *Lab) Console(ctx context.Context, machine int64, lines []string) error 
 	hears := false
 	for _, line := range lines {
 		l.Log(Line{Machine: machine, Source: "serial", Text: line})
-		hears = hears || strings.Contains(line, "::carte ") || strings.HasSuffix(strings.TrimSpace(line), "login:")
+		hears = hears || strings.Contains(line, "::carte ") || strings.HasSuffix(strings.TrimSpace(line), "login:") || deadEnd(line) != ""
 	}
 	if !hears {
 		return nil
@@ -73,6 +73,9 @@ func (l *Lab) Console(ctx context.Context, machine int64, lines []string) error 
 			}
 			if ok && err == nil {
 				err = d.hear(machine, s)
+			}
+			if words := deadEnd(line); words != "" {
+				d.stranded(machine, words)
 			}
 			if err != nil {
 				misheard = append(misheard, err)
@@ -127,4 +130,25 @@ func (d *draft) hear(machine int64, s Saying) error {
 		}
 	}
 	return nil
+}
+
+// deadEnds are the last words of firmware that found nothing to start: SeaBIOS, OVMF, and PC firmware of old.
+var deadEnds = []string{"No bootable device", "UEFI Interactive Shell", "Operating System not found", "No bootable medium"}
+
+func deadEnd(line string) string {
+	for _, words := range deadEnds {
+		if strings.Contains(line, words) {
+			return words
+		}
+	}
+	return ""
+}
+
+// stranded ends a boot whose firmware, sent to the disk, found nothing to start there. Trying again would not help.
+func (d *draft) stranded(machine int64, words string) {
+	b, ok := d.Active(machine)
+	if ok && b.State == Handover && b.Plan.Start == StartDisk && b.Rung() == RungHandover {
+		d.voidTicket(machine)
+		d.move(b, Failed, fmt.Sprintf("the firmware found nothing to start on the disk (%q); is the image bootable on this firmware?", words))
+	}
 }

@@ -113,6 +113,12 @@ func (v ArmDisk) decide(d *draft) error {
 		d.fact(m.ID, 0, "disk %s of %s is no longer armed", v.Disk, m.Label())
 		return nil
 	}
+	if m.Virtual != nil && v.Disk == m.Virtual.Serial { // its own disk, which nothing but carte made
+		m.Arms = []Arm{{DiskID: DiskID{Serial: m.Virtual.Serial, Bytes: m.Virtual.DiskBytes}, At: d.at}}
+		d.put(m)
+		d.fact(m.ID, 0, "disk %s of %s is armed", v.Disk, m.Label())
+		return nil
+	}
 	if m.Inventory == nil {
 		return fmt.Errorf("nobody has seen the disks of %s yet; turn it on once, the agent looks and writes nothing: %w", m.Label(), ErrRefused)
 	}

@@ -124,7 +124,7 @@ func (l *Lab) Report(ctx context.Context, key string, r Report) (reply Reply, er
 			return err
 		}
 		live := d.live(m.ID)
-		live.Seen, live.Agent, live.Progress = d.at, true, r.Progress
+		live.Seen, live.Agent, live.Progress, live.Moved = d.at, true, r.Progress, r.Moved
 		d.put(live)
 		reply, err = d.report(m, r)
 		return err
@@ -202,8 +202,8 @@ func (d *draft) handover(m Machine, b Boot) error {
 		b.climb(RungHandover, d.at)
 	}
 	b = d.move(b, Handover, "")
-	if b.Plan.Start == StartPivot && m.Virtual == nil {
-		d.unseen(b, "its system was started; carte does not read its console")
+	if why := blind(m, b.Plan); why != "" && b.Plan.Start == StartPivot {
+		d.unseen(b, "its system was started; "+why)
 	}
 	live := d.live(m.ID)
 	live.Agent, live.Progress = false, Progress{}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -63,4 +64,45 @@ func TestNoLoopWithoutABoot(t *testing.T) {
 	if s := b.script("02:00:00:00:00:99"); s.Do != ScriptAgent {
 		t.Errorf("no longer parked, it gets %+v", s)
 	}
+}
+
+// What the lab cannot see is not called done, unless the stack asks for no more; what firmware says is believed.
+func TestWhatIsNotSeen(t *testing.T) {
+	b := newBench(t)
+	id := b.queue("vm", "deb")
+	b.take(id, Handover, 1)
+	b.say("vm", "No bootable device.") // before it was sent to the disk this is another disk's or the network's affair
+	b.in(id, Handover)
+	b.script(vmMAC)
+	b.say("vm", "Boot failed: not a bootable disk", "No bootable device.")
+	b.in(id, Failed, "found nothing to start")
+
+	b.must(NewStack{Name: "mute", Layers: []Ref{{Name: "deb"}}, Until: RungHandover})
+	id = b.queue("vm", "mute")
+	b.take(id, Handover, 2)
+	b.script(vmMAC)
+	b.in(id, Done, "asks for no more")
+	b.refused(NewStack{Name: "odd", Layers: []Ref{{Name: "deb"}}, Until: RungHash}, ErrInvalid, "handover, run or collect")
+}
+
+// A power driver whose program or setting is wrong ends the boot at once; one that merely failed is tried again.
+func TestPowerErrors(t *testing.T) {
+	for err, want := range map[error]State{ErrNotFound: Failed, ErrInvalid: Failed, errors.New("the plug did not answer"): Starting} {
+		b := newBench(t)
+		id := b.queue("vm", "deb")
+		if err := b.Powered(t.Context(), Powered{Machine: b.machine("vm").ID, Order: "cycle", State: "off", Err: err}); err != nil {
+			t.Fatal(err)
+		}
+		b.in(id, want)
+	}
+}
+
+func TestPowerOffStays(t *testing.T) {
+	b := newBench(t)
+	one, two := b.queue("vm", "deb"), b.queue("vm", "deb")
+	off := PowerMachine{Machine: "vm", Want: "off"}
+	b.refused(off, ErrBusy, "turn it on again")
+	b.must(Stop{Boot: two})
+	b.must(off)
+	b.in(one, Revoked, "switched the machine off")
 }

@@ -198,6 +198,7 @@ type Live struct {
 	Silent   int       `json:"silent"`          // agents started to look at the machine that have not said hello
 	Agent    bool      `json:"agent"`           // an agent with a valid key reported last
 	Progress Progress  `json:"progress"`
+	Moved    Moved     `json:"moved"` // so far, by the boot it works on
 }
 
 // Progress is how far the agent is on the rung it is on.

@@ -104,6 +104,9 @@ func (d *draft) freeName(name string) error {
 	if err := checkName("machine", name); err != nil {
 		return err
 	}
+	if strings.Trim(name, "0123456789") == "" {
+		return fmt.Errorf("machine name %q is a number, and numbers are boots: %w", name, ErrInvalid)
+	}
 	if _, err := ParseMAC(name); err == nil {
 		return fmt.Errorf("machine name %q looks like an address: %w", name, ErrInvalid)
 	}
@@ -199,7 +202,8 @@ func (v Forget) decide(d *draft) error {
 }
 
 // PowerMachine asks the machine's power driver for on, off or cycle. It returns at once; Live.Order says until when the
-// driver is at work. Off ends the boot that the machine is busy with; what is queued behind it turns it on again.
+// driver is at work. Off ends the boot that the machine is busy with, and is
+// refused while others wait, because they would turn it on again.
 type PowerMachine struct {
 	Machine string `json:"machine"`
 	Want    string `json:"want"`
@@ -215,6 +219,9 @@ func (v PowerMachine) decide(d *draft) error {
 	}
 	if m.Standing != Adopted {
 		return fmt.Errorf("%s is %s: %w", m.Label(), m.Standing, ErrRefused)
+	}
+	if q := d.QueueOf(m.ID); v.Want == "off" && len(q) > 0 && m.Parked == "" {
+		return fmt.Errorf("boot %d waits for %s and would turn it on again; carte queue rm %d comes first: %w", q[0].ID, m.Label(), q[0].ID, ErrBusy)
 	}
 	d.fact(m.ID, 0, "power %s for %s", v.Want, m.Label())
 	if b, busy := d.Active(m.ID); busy && v.Want == "off" { // else the lab would turn it on again for the same boot

@@ -9,9 +9,6 @@ import (
 // retry for as long as the server is away, so the time begins anew when the server starts.
 const agentSilence = 60 * time.Second
 
-// consoleSilence is how long a system started from its disk has to show a login prompt on a console that carte reads.
-const consoleSilence = 3 * time.Minute
-
 // settle adds to a decision what follows from it by itself: boots that are due start, boots that are overdue end.
 func settle(d *draft) {
 	for _, b := range d.SortedBoots() {
@@ -44,7 +41,7 @@ func (d *draft) start(b Boot, power bool) Boot {
 	b.Attempt, b.Begun = b.Attempt+1, d.at
 	b = d.move(b, Starting, "")
 	live := d.live(b.Machine)
-	live.Progress = Progress{}
+	live.Progress, live.Moved = Progress{}, Moved{}
 	waiting := live.Agent && d.at.Sub(live.Seen) < agentSilence
 	if power && !waiting {
 		live.Order = "cycle"
@@ -73,8 +70,10 @@ func (d *draft) overdue(b Boot) {
 			d.strike(b, fmt.Sprintf("the agent has been silent for %s on the rung %s", silent.Round(time.Second), b.Rung()))
 		}
 	case Handover:
-		if b.Plan.Start == StartDisk && b.Rung() == RungHandover && stood > consoleSilence {
-			d.move(b, Done, "it was started from its disk; its console stayed silent")
+		run, _ := StepOf(RungRun)
+		if b.Plan.Start == StartDisk && b.Rung() == RungHandover && stood > run.Limit {
+			d.voidTicket(m.ID)
+			d.move(b, Failed, fmt.Sprintf("it was started from its disk and showed no login prompt on its serial console within %s; a system that has none is booted with a stack made --until handover", run.Limit))
 			return
 		}
 		fallthrough

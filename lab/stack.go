@@ -18,6 +18,7 @@ type Stack struct {
 	Name    string    `json:"name"`
 	Layers  []Ref     `json:"layers"`
 	Cmdline string    `json:"cmdline,omitempty"` // added to the kernel's command line, for trees
+	Until   Rung      `json:"until,omitempty"`   // the rung that ends a boot; empty: run for a disk, collect for a tree
 	Since   time.Time `json:"since"`
 }
 
@@ -97,6 +98,7 @@ func (s Snapshot) Resolve(stack string) (Plan, error) {
 	default:
 		p.Start, p.Until = StartDisk, RungRun
 	}
+	p.Until = or(st.Until, p.Until)
 	text, err := json.Marshal(p)
 	if err != nil {
 		return Plan{}, err
@@ -110,6 +112,7 @@ type NewStack struct {
 	Name    string `json:"name"`
 	Layers  []Ref  `json:"layers"`
 	Cmdline string `json:"cmdline,omitempty"`
+	Until   Rung   `json:"until,omitempty"` // handover: for a system that carte cannot hear; run; collect: when it says done
 }
 
 func (v NewStack) decide(d *draft) error {
@@ -125,6 +128,9 @@ func (v NewStack) decide(d *draft) error {
 	if bad := firstControl(v.Cmdline); bad >= 0 {
 		return fmt.Errorf("stack %s: byte %d of the command line is a control character or broken UTF-8: %w", v.Name, bad, ErrInvalid)
 	}
+	if !slices.Contains([]Rung{"", RungHandover, RungRun, RungCollect}, v.Until) {
+		return fmt.Errorf("stack %s: a boot ends on the rung handover, run or collect, not on %q: %w", v.Name, v.Until, ErrInvalid)
+	}
 	for _, ref := range v.Layers {
 		if _, err := d.Snapshot.Version(ref); err != nil {
 			return err
@@ -133,7 +139,7 @@ func (v NewStack) decide(d *draft) error {
 			return fmt.Errorf("image %s is of kind %s; a stack begins with a system image: %w", im.Name, im.Kind, ErrRefused)
 		}
 	}
-	d.put(Stack{Name: v.Name, Layers: v.Layers, Cmdline: v.Cmdline, Since: d.at})
+	d.put(Stack{Name: v.Name, Layers: v.Layers, Cmdline: v.Cmdline, Until: v.Until, Since: d.at})
 	d.fact(0, 0, "stack %s: %v", v.Name, v.Layers)
 	return nil
 }

@@ -126,7 +126,7 @@ func bootDocOf(s lab.Snapshot, b lab.Boot) bootDoc {
 	d := bootDoc{
 		ID: b.ID, Machine: machineName(s, b.Machine), Stack: b.Plan.Stack, Images: []lab.Ref{}, Plan: b.Plan.Digest.String(),
 		State: b.State, Reason: b.Reason, Waits: s.Why(b), Rung: b.Rung(), Attempt: b.Attempt, Strikes: b.Strikes,
-		Rungs: rungsOf(b), Moved: b.Moved, Metrics: metricsOf(b), Queued: stamp(b.Queued), Since: stamp(b.Since), Ended: stamp(b.Ended),
+		Rungs: rungsOf(b), Moved: s.MovedBy(b), Metrics: metricsOf(b), Queued: stamp(b.Queued), Since: stamp(b.Since), Ended: stamp(b.Ended),
 	}
 	for _, l := range b.Plan.Layers {
 		d.Images = append(d.Images, l.Ref)

@@ -11,7 +11,7 @@ import (
 
 func (c *call) stackCommands() []entry {
 	var system []string
-	var cmdline string
+	var cmdline, until string
 	return []entry{
 		{
 			use: "stack ls", help: "list the stacks",
@@ -42,9 +42,10 @@ func (c *call) stackCommands() []entry {
 			flags: func(f *pflag.FlagSet) {
 				f.StringArrayVar(&system, "system", nil, "the system image; name floats to the newest version, name@3 stays (needed)")
 				f.StringVar(&cmdline, "cmdline", "", "added to the kernel's command line, for trees")
+				f.StringVar(&until, "until", "", "what ends a boot: handover (for a system that carte cannot hear), run (its first sign of life) or collect (when it says done)")
 			},
 			run: func(ctx context.Context, args []string) error {
-				v := lab.NewStack{Name: args[0], Cmdline: cmdline}
+				v := lab.NewStack{Name: args[0], Cmdline: cmdline, Until: lab.Rung(until)}
 				if len(system) == 0 {
 					return fmt.Errorf("stack %s of what? --system IMAGE: %w", args[0], lab.ErrInvalid)
 				}
