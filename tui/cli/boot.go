@@ -50,13 +50,13 @@ func (c *call) bootCommands() []entry {
 				f.StringVar(&reason, "reason", "", "why, for the log and the machine's own screen")
 			},
 			run: func(ctx context.Context, args []string) error {
-				return c.sayBoot(ctx, args[0], func(b lab.Boot) lab.Verb { return lab.Stop{Boot: b.ID, Reason: reason} })
+				return c.sayBoot(ctx, args[0], func(b lab.Boot) lab.Verb { return lab.Stop{Boot: b.ID, Reason: reason} }, theNamed)
 			},
 		},
 		{
 			use: "boot retry BOOT", action: "boot.retry",
 			run: func(ctx context.Context, args []string) error {
-				return c.sayBoot(ctx, args[0], func(b lab.Boot) lab.Verb { return lab.Retry{Boot: b.ID} })
+				return c.sayBoot(ctx, args[0], func(b lab.Boot) lab.Verb { return lab.Retry{Boot: b.ID} }, theNew)
 			},
 		},
 		{
@@ -183,8 +183,9 @@ func (c *call) showQueued(s lab.Snapshot, b lab.Boot) error {
 	return c.show(list{doc: d, names: []string{strconv.FormatInt(b.ID, 10)}, rows: [][]string{{fmt.Sprintf("boot %d", b.ID), d.Stack, d.Machine, or(d.Waits, string(d.State))}}})
 }
 
-// sayBoot says a verb about the boot that a word names, and shows the boot that it changed last.
-func (c *call) sayBoot(ctx context.Context, word string, verb func(lab.Boot) lab.Verb) error {
+// sayBoot says a verb about the boot that a word names, and shows the boot that shown picks: of all that the verb
+// changed, which may have let another boot begin.
+func (c *call) sayBoot(ctx context.Context, word string, verb func(lab.Boot) lab.Verb, shown func(named lab.Boot, changed []lab.Boot) int64) error {
 	return c.with(ctx, func(d desk) error {
 		s, err := d.Watch(ctx, 0)
 		if err != nil {
@@ -198,16 +199,26 @@ func (c *call) sayBoot(ctx context.Context, word string, verb func(lab.Boot) lab
 		if err != nil {
 			return err
 		}
-		for _, x := range ch.Boots {
-			if x.ID >= b.ID && x.Machine == b.Machine {
-				b = x
-			}
-		}
+		id := shown(b, ch.Boots)
 		if s, err = d.Watch(ctx, 0); err != nil {
 			return err
 		}
-		return c.showQueued(s, b)
+		return c.showQueued(s, s.Boots[id])
 	})
+}
+
+// theNamed is the boot that was named.
+func theNamed(b lab.Boot, _ []lab.Boot) int64 { return b.ID }
+
+// theNew is the boot that was made in place of the one that was named, unless that still waits.
+func theNew(b lab.Boot, changed []lab.Boot) int64 {
+	id := b.ID
+	for _, x := range changed {
+		if b.State.Final() && x.Machine == b.Machine {
+			id = max(id, x.ID)
+		}
+	}
+	return id
 }
 
 func (c *call) unqueue(ctx context.Context, d desk, word string) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,12 +15,14 @@ import (
 )
 
 const (
-	demoMachine = "vm-1"
 	demoName    = "demo" // of the image and of the stack
 	demoDisk    = 256 << 20
 	demoMemory  = 1 << 30
 	demoTimeout = 15 * time.Minute
 )
+
+// demoMachines are the demo's: the first that runs it has the firmware of the first demo, the other the other one.
+var demoMachines = []string{"vm-1", "vm-2"}
 
 type demoOptions struct {
 	headless bool
@@ -62,14 +65,14 @@ func (c *call) demo(ctx context.Context, o demoOptions) error {
 	}
 	c.state = state
 	run := func(ctx context.Context, d lab.Desk, own bool) error {
-		id, err := c.demoBoot(ctx, d, o)
+		machine, id, err := c.demoBoot(ctx, d, o)
 		if err != nil {
 			return err
 		}
 		if o.headless {
-			return c.demoWait(ctx, d, id, o.timeout)
+			return c.demoWait(ctx, d, machine, id, o.timeout)
 		}
-		return c.host.Screen(ctx, d, c.screenOptions(demoName, fmt.Sprintf("machines/%s/boot/%d", demoMachine, id), own))
+		return c.host.Screen(ctx, d, c.screenOptions(demoName, fmt.Sprintf("machines/%s/boot/%d", machine, id), own))
 	}
 	cl, err := remote.Dial(state)
 	switch {
@@ -97,33 +100,33 @@ func (c *call) demoDir() (string, error) {
 }
 
 // demoBoot makes what the demo needs, as far as it is not there, and queues a boot.
-func (c *call) demoBoot(ctx context.Context, d lab.Desk, o demoOptions) (int64, error) {
+func (c *call) demoBoot(ctx context.Context, d lab.Desk, o demoOptions) (machine string, id int64, err error) {
 	if err := c.demoReady(ctx, d); err != nil {
-		return 0, err
+		return "", 0, err
+	}
+	s, err := d.Watch(ctx, 0)
+	if err != nil {
+		return "", 0, err
+	}
+	if machine, err = demoVM(ctx, d, s, lab.Firmware(o.firmware)); err != nil {
+		return "", 0, err
 	}
 	r, err := c.host.DemoImage(ctx)
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
 	i := lab.Import{Name: demoName, Kind: "system", Form: lab.FormTree, Message: "carte's own", File: "demo.ext4"}
 	_, err = d.Import(ctx, r, i, nil)
 	if err = errors.Join(err, r.Close()); err != nil {
-		return 0, err
-	}
-	s, err := d.Watch(ctx, 0)
-	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
 	if _, ok := s.Stacks[demoName]; !ok {
 		if _, err := d.Say(ctx, lab.NewStack{Name: demoName, Layers: []lab.Ref{{Name: demoName}}}); err != nil {
-			return 0, err
+			return "", 0, err
 		}
 	}
-	if err := demoVM(ctx, d, s, lab.Firmware(o.firmware)); err != nil {
-		return 0, err
-	}
-	b, _, err := queueBoot(ctx, desk{Desk: d}, demoName, demoMachine)
-	return b.ID, err
+	b, _, err := queueBoot(ctx, desk{Desk: d}, demoName, machine)
+	return machine, b.ID, err
 }
 
 // demoReady says at once, and not after minutes, what is missing.
@@ -153,27 +156,62 @@ func (m *missing) Error() string {
 func (m *missing) Unwrap() error { return lab.ErrRefused }
 func (m *missing) Fix() []string { return []string{m.f.Fix} }
 
-// demoVM adds the virtual machine, or sees to it that the one there is may boot and has the firmware that was asked for.
-func demoVM(ctx context.Context, d lab.Desk, s lab.Snapshot, firmware lab.Firmware) error {
-	m, err := s.Find(demoMachine)
-	if err == nil && m.Virtual != nil && m.Virtual.Firmware != firmware {
-		if _, err := d.Say(ctx, lab.Forget{Machine: demoMachine, Confirm: demoMachine}); err != nil {
-			return err
-		}
-		err = lab.ErrNotFound
+// demoVM finds the demo's virtual machine of that firmware, adds it when it is not there, and sees to it that it may boot.
+// What is not the demo's own is never changed: a lab that has it refuses the demo.
+func demoVM(ctx context.Context, d lab.Desk, s lab.Snapshot, firmware lab.Firmware) (name string, err error) {
+	if err := demoOnly(s); err != nil {
+		return "", err
 	}
-	if err == nil && m.Virtual != nil && m.Virtual.Firmware == firmware {
-		if m.Parked != "" {
-			_, err = d.Say(ctx, lab.SetMachine{Machine: demoMachine, Values: map[string]string{"parked": "no"}})
+	free := ""
+	for _, name := range demoMachines {
+		m, err := s.Find(name)
+		switch {
+		case err != nil:
+			free = or(free, name)
+		case m.Virtual.Firmware == firmware && m.Parked != "":
+			_, err = d.Say(ctx, lab.SetMachine{Machine: name, Values: map[string]string{"parked": "no"}})
+			return name, err
+		case m.Virtual.Firmware == firmware:
+			return name, nil
 		}
-		return err
 	}
-	_, err = d.Say(ctx, lab.AddMachine{Name: demoMachine, Virtual: &lab.Virtual{DiskBytes: demoDisk, MemoryBytes: demoMemory, Firmware: firmware}})
-	return err
+	if free == "" { // two names, two firmwares
+		return "", fmt.Errorf("%v are there already, and none has the firmware %s: %w", demoMachines, firmware, lab.ErrBusy)
+	}
+	_, err = d.Say(ctx, lab.AddMachine{Name: free, Virtual: &lab.Virtual{DiskBytes: demoDisk, MemoryBytes: demoMemory, Firmware: firmware}})
+	return free, err
+}
+
+// demoOnly refuses a lab in which somebody else works: one with other machines, or with another image or stack of the
+// demo's name.
+func demoOnly(s lab.Snapshot) error {
+	refuse := func(what string) error {
+		return fmt.Errorf("this lab has %s, and the demo changes nothing that is not its own; without --state and CARTE_STATE it has a lab of its own: %w", what, lab.ErrRefused)
+	}
+	for _, m := range s.SortedMachines() {
+		if m.Standing == lab.Adopted && !demoOwn(m) {
+			return refuse("the machine " + m.Label())
+		}
+	}
+	if i, ok := s.Images[demoName]; ok && i.Form != lab.FormTree {
+		return refuse("another image " + demoName)
+	}
+	if st, ok := s.Stacks[demoName]; ok && (len(st.Layers) != 1 || st.Layers[0] != lab.Ref{Name: demoName}) {
+		return refuse("another stack " + demoName)
+	}
+	return nil
+}
+
+// demoOwn says whether a machine is one that the demo added.
+func demoOwn(m lab.Machine) bool {
+	if v := m.Virtual; !slices.Contains(demoMachines, m.Name) || v == nil || v.DiskBytes != demoDisk || v.MemoryBytes != demoMemory || v.CPUs != 1 || v.Wire != "user" {
+		return false
+	}
+	return !slices.ContainsFunc(m.Holds, func(h lab.Holding) bool { return h.Ref.Name != demoName })
 }
 
 // demoWait waits for the boot's end and shows what it came to.
-func (c *call) demoWait(ctx context.Context, d lab.Desk, id int64, timeout time.Duration) error {
+func (c *call) demoWait(ctx context.Context, d lab.Desk, machine string, id int64, timeout time.Duration) error {
 	b, _, err := c.waitBoot(ctx, d, id, string(lab.Done), timeout)
 	if err == nil && len(b.Metrics) == 0 {
 		err = fmt.Errorf("boot %d is done, and its system measured nothing", id)
@@ -186,7 +224,7 @@ func (c *call) demoWait(ctx context.Context, d lab.Desk, id int64, timeout time.
 		end = c.term.Now()
 	}
 	doc := demoDoc{
-		OK: err == nil, Machine: demoMachine, Metrics: metricsOf(b), Seconds: end.Sub(b.Queued).Seconds(),
+		OK: err == nil, Machine: machine, Metrics: metricsOf(b), Seconds: end.Sub(b.Queued).Seconds(),
 		Boot: demoBoot{ID: id, State: b.State, Reason: b.Reason, Rungs: rungsOf(b), Moved: b.Moved},
 	}
 	rows := [][]string{{"boot " + strconv.FormatInt(id, 10), fmt.Sprintf("%s after %s", b.State, took(doc.Seconds))}}

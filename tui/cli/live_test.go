@@ -123,6 +123,21 @@ func TestBootFails(t *testing.T) {
 	}
 }
 
+// The boot that was named is the one that is shown, also where its end lets the next one begin.
+func TestStopShowsTheBootThatWasNamed(t *testing.T) {
+	b := newBench(t)
+	b.furnish() // 2 is starting, 3 waits
+	if out := b.ok("boot stop 2 -q"); out != "2\n" {
+		t.Errorf("stop 2: %q", out)
+	}
+	if out := b.ok("boot stop vm-1 --json"); !strings.HasPrefix(out, `{"id":3,`) {
+		t.Errorf("stop vm-1: %q", out)
+	}
+	if out := b.ok("boot retry 2 -q"); out != "4\n" {
+		t.Errorf("retry 2: %q", out)
+	}
+}
+
 func TestPower(t *testing.T) {
 	b := newBench(t)
 	b.ok("machine add vm-1 --virtual")
@@ -249,7 +264,7 @@ func TestDemo(t *testing.T) {
 				}
 				wait := b.when("demo", ordered, func() {
 					if metrics {
-						b.finish(demoMachine)
+						b.finish(demoMachines[0])
 					} else if _, err := b.desk.Say(ctx, lab.Stop{Boot: 1, Reason: "no"}); err != nil {
 						t.Error(err)
 					}
@@ -290,6 +305,44 @@ func TestDemo(t *testing.T) {
 	term.Out, term.Err = io.Discard, &errs
 	if code := Run(t.Context(), h, term, []string{"demo", "--headless", "--state", b.dir}); code != 4 || !strings.Contains(errs.String(), "what to do: apt-get install qemu-system-x86") {
 		t.Errorf("without QEMU: exit %d %s", code, &errs)
+	}
+}
+
+// The demo touches nothing that is not its own, and has a machine for each firmware.
+func TestDemoLeavesALabAlone(t *testing.T) {
+	for what, prepare := range map[string][]string{
+		"the machine vm-1":   {"machine add vm-1 --virtual --disk 8G"},
+		"the machine nuc-1":  {"machine add nuc-1 --mac 00:11:22:33:44:55"},
+		"another image demo": {"image import - --name demo --form disk"},
+		"another stack demo": {"image import - --name debian", "stack new demo --system debian"},
+		"":                   {"machine add vm-1 --virtual --disk 256M"},
+	} {
+		b := newBench(t)
+		for _, line := range prepare {
+			b.in = "bytes"
+			b.ok(line)
+		}
+		before, err := b.desk.Watch(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = demoVM(t.Context(), b.desk, before, lab.BIOS)
+		if what == "" && err != nil || what != "" && (!errors.Is(err, lab.ErrRefused) || !strings.Contains(err.Error(), "this lab has "+what)) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if after, _ := b.desk.Watch(t.Context(), 0); after.Rev != before.Rev {
+			t.Errorf("%s: the lab has changed", what)
+		}
+	}
+	b := newBench(t)
+	for _, c := range []struct {
+		firmware lab.Firmware
+		name     string
+	}{{lab.BIOS, "vm-1"}, {lab.UEFI, "vm-2"}, {lab.BIOS, "vm-1"}, {lab.UEFI, "vm-2"}} {
+		s, _ := b.desk.Watch(t.Context(), 0)
+		if name, err := demoVM(t.Context(), b.desk, s, c.firmware); err != nil || name != c.name {
+			t.Errorf("%s: %s, %v", c.firmware, name, err)
+		}
 	}
 }
 
