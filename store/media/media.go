@@ -18,8 +18,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
 	"carte/lab"
@@ -64,10 +62,7 @@ var magics = []struct {
 	open  func(io.Reader) (io.Reader, func() error, error)
 	say   string
 }{
-	{0, "\x1f\x8b\x08", "gzip", func(r io.Reader) (io.Reader, func() error, error) {
-		z, err := gzip.NewReader(r)
-		return z, nil, err
-	}, ""},
+	{0, gzipMagic, "gzip", openGzip, ""},
 	{0, "\xfd7zXZ\x00", "xz", func(r io.Reader) (io.Reader, func() error, error) {
 		z, err := xz.NewReader(r)
 		return z, nil, err
@@ -88,18 +83,11 @@ func convertFirst(what string) string {
 }
 
 const (
+	gzipMagic  = "\x1f\x8b\x08"
 	qcow2Magic = "QFI\xfb"
 	headSize   = 1024 // enough for every magic above
 	maxLayers  = 4    // gz in xz in ...: more is somebody's joke
 )
-
-func openZstd(r io.Reader) (io.Reader, func() error, error) {
-	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(512<<20), zstd.WithDecoderLowmem(true))
-	if err != nil {
-		return nil, nil, err
-	}
-	return z, func() error { z.Close(); return nil }, nil
-}
 
 // Open opens an image file or block device; "-" is standard input. A qcow2 image that is not a plain file is unpacked into a file without a name in
 // the folder temp before Open returns; ctx ends that.
@@ -238,10 +226,16 @@ func (s *Source) explain(err error) error {
 	if s.base.err != nil {
 		return fmt.Errorf("%s: %w", place, s.base.err)
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
-		return fmt.Errorf("%s: the file ends too early; fetch it again: %w", place, lab.ErrDamaged)
+	if errors.Is(err, io.ErrUnexpectedEOF) && strings.Contains(s.Format, "in xz") { // its reader does not tell the two apart
+		return fmt.Errorf("%s: the file ends too early, or something else follows the packed image; fetch or pack it again: %w", place, lab.ErrDamaged)
 	}
-	return fmt.Errorf("%s: %w: %w", place, err, lab.ErrDamaged)
+	if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
+		return fmt.Errorf("%s: the file ends too early; fetch or pack it again: %w", place, lab.ErrDamaged)
+	}
+	if trails(err) {
+		return fmt.Errorf("%s: the packed image is over, and something else follows it; cut that off, or fetch or pack it again: %w", place, lab.ErrDamaged)
+	}
+	return fmt.Errorf("%s: corrupt (%w); fetch or pack it again: %w", place, err, lab.ErrDamaged)
 }
 
 // Consumed returns how much of Total was read, for a progress line.

@@ -175,6 +175,41 @@ func TestTruncatedIsNeverWhole(t *testing.T) {
 	}
 }
 
+// What is wrong with a packed file, and what to do, is said in words that are true.
+func TestWhatIsWrongWithAPackedFile(t *testing.T) {
+	raw := sample(300_000)
+	packed := map[string][]byte{"gz": gz(t, raw), "xz": xzip(t, raw), "zst": zst(t, raw)}
+	packed["gz gz"] = append(gz(t, raw[:7]), gz(t, raw[7:])...)
+	for name, b := range packed {
+		sum := bytes.Clone(b)
+		sum[len(b)/2] ^= 0x55
+		for _, c := range []struct {
+			what, word string
+			b          []byte
+		}{
+			{"8 bytes behind", "something else follows", append(bytes.Clone(b), "trailing"...)},
+			{"12 bytes behind", "something else follows", append(bytes.Clone(b), "trailing too"...)},
+			{"cut", "ends too early", b[:len(b)-3]},
+			{"a flipped bit", "fetch or pack it again", sum},
+		} {
+			s, err := OpenReader(t.Context(), bytes.NewReader(c.b), "disk", "")
+			if err == nil {
+				_, err = io.Copy(io.Discard, s)
+			}
+			if !errors.Is(err, lab.ErrDamaged) || !strings.Contains(err.Error(), c.word) {
+				t.Errorf("%s, %s: %v; want %q", name, c.what, err, c.word)
+			}
+		}
+	}
+	s, err := OpenReader(t.Context(), bytes.NewReader(append(gz(t, raw), gzipMagic[:2]...)), "disk", "")
+	if err == nil {
+		_, err = io.Copy(io.Discard, s)
+	}
+	if !errors.Is(err, lab.ErrDamaged) || !strings.Contains(err.Error(), "ends too early") {
+		t.Errorf("the beginning of a further member: %v", err)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	many := sample(100)
 	for range maxLayers + 1 {
@@ -309,6 +344,10 @@ func TestQcow2BackingFiles(t *testing.T) {
 	}
 	if _, err := Open(t.Context(), write(t, "z", zst(t, b)), t.TempDir()); !errors.Is(err, lab.ErrRefused) {
 		t.Errorf("packed with a backing file: %v", err)
+	}
+	_, err = OpenReader(t.Context(), bytes.NewReader(b), "one.qcow2", t.TempDir()) // as the command line and a lab elsewhere send it
+	if !errors.Is(err, lab.ErrRefused) || !strings.Contains(err.Error(), `"base.raw"`) || !strings.Contains(err.Error(), "qemu-img convert -O qcow2 FILE NEW") {
+		t.Errorf("sent without its backing file: %v", err)
 	}
 }
 

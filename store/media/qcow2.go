@@ -109,9 +109,9 @@ func openBeside(file *os.File, dir, name string, depth int) (image.Image, error)
 	if h.backing != "" {
 		switch {
 		case dir == "":
-			err = fmt.Errorf("it needs the backing file %q, and an image that is packed or comes from a pipe has no files beside it", h.backing)
+			err = fmt.Errorf("it needs its backing file %q, which did not come with it; make one file of both first: qemu-img convert -O qcow2 FILE NEW", h.backing)
 		case filepath.IsAbs(h.backing), filepath.Base(h.backing) != h.backing, h.backing == "..", h.backing == ".":
-			err = fmt.Errorf("it needs the backing file %q, which is not beside it; make one file of both: qemu-img convert -O qcow2 FILE NEW", h.backing)
+			err = fmt.Errorf("it needs its backing file %q, which is not beside it; make one file of both first: qemu-img convert -O qcow2 FILE NEW", h.backing)
 		case depth == 8:
 			err = fmt.Errorf("its chain of backing files is longer than %d", depth)
 		default:
