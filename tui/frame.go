@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"carte/lab"
 	"carte/tui/action"
 	"carte/tui/cell"
@@ -229,6 +231,9 @@ func (m *model) drawHints(g *cell.Grid) {
 	y, help := m.h-2, "? help"
 	t := m.target()
 	x, room := 1, m.w-2-len(help)-gap
+	if words := m.filterWords(); words != "" {
+		x += g.Text(x, y, room*2/3, cell.Yellow, words) + gap
+	}
 	for _, a := range m.hints(t) {
 		key := keyWord(a.Keys[0])
 		word := m.hintWord(a)
@@ -240,6 +245,15 @@ func (m *model) drawHints(g *cell.Grid) {
 		x += 1 + g.Text(x+1, y, room, cell.Plain, word) + gap
 	}
 	g.Right(m.w-1, y, len(help), cell.Plain, help)
+}
+
+// filterWords says what a place leaves out and how to see all again; empty while it shows everything.
+func (m *model) filterWords() string {
+	f := m.filters[m.at].text
+	if f == "" {
+		return ""
+	}
+	return fmt.Sprintf("filter: %s  %s  esc clears", ansi.Truncate(lab.Clean(f), 18, "…"), m.found())
 }
 
 // hints are the actions that can be done just now, those of the place first. Keys that every place has come last.
@@ -329,11 +343,24 @@ func keyWord(key string) string {
 func (m *model) drawLast(g *cell.Grid) {
 	y := m.h - 1
 	switch {
-	case m.gone != nil:
-		g.Text(1, y, m.w-2, cell.Yellow|cell.Reverse, m.goneWords())
 	case m.sure != nil:
-		g.Text(1, y, m.w-2, cell.Yellow, m.sure.words(m.w-2))
+		lines := m.sure.words(m.w-2, max(1, min(4, m.h-2)))
+		g.Blank(0, m.h-len(lines), m.w, len(lines))
+		for i, l := range lines {
+			g.Text(1, m.h-len(lines)+i, m.w-2, cell.Yellow, l)
+		}
+	case m.gone != nil:
+		g.Text(1, y, m.w-2, cell.Yellow, m.goneWords())
 	case m.flash.text != "" && m.now.Sub(m.flash.at) < flashTime:
+		if lines := wrapped(m.flash.text, m.w-4); len(lines) > 1 && m.h > low {
+			lines = lines[:min(3, len(lines))]
+			g.Blank(0, m.h-len(lines), m.w, len(lines))
+			g.Mark(1, m.h-len(lines), m.flash.mark)
+			for i, l := range lines {
+				g.Text(3, m.h-len(lines)+i, m.w-4, cell.Plain, l)
+			}
+			return
+		}
 		g.Mark(1, y, m.flash.mark)
 		n := 3 + g.Text(3, y, m.w-4, cell.Plain, m.flash.text) + gap
 		if m.flash.mark == cell.Done && m.command != "" && n+20 < m.w {
@@ -341,23 +368,34 @@ func (m *model) drawLast(g *cell.Grid) {
 		}
 	case len(m.jobs) > 0:
 		m.jobs[0].draw(g, 1, y, m.w-2, m.now)
-	case m.command != "":
-		g.Text(1, y, 2, cell.Dim, "$")
-		g.Text(3, y, m.w-4, cell.Plain, m.command)
 	default:
-		g.Text(1, y, m.w-2, cell.Dim, "$ "+m.placeCommand())
+		style := cell.Dim
+		if m.command != "" {
+			style = cell.Plain
+		}
+		g.Text(1, y, 2, cell.Dim, "$")
+		g.Text(3, y, m.w-4, style, m.lineCommand())
 	}
 }
 
-// placeCommand is the command that shows the same as the place.
-func (m *model) placeCommand() string {
-	for _, id := range []string{"view." + string(m.at.at)} {
-		if a, ok := action.ByID(id); ok {
-			return a.Command(m.target())
-		}
+// lineCommand is the command of the last line: that of the last action, until the cursor or the place is another, then
+// the one that shows what is under the cursor.
+func (m *model) lineCommand() string {
+	if m.command != "" {
+		return m.command
 	}
-	if a, ok := action.ByID("move.open"); ok && m.at.at == action.Boot {
-		return a.Command(m.target())
+	t := m.target()
+	id := "move.open"
+	switch {
+	case m.at.at == action.Log:
+		id = "view.log"
+	case t.Machine.ID == 0 && t.Boot.ID == 0 && t.Image.Name == "" && t.Stack.Name == "":
+		id = "view." + string(m.at.at)
+	case m.at.at == action.Queue || m.at.at == action.Boot && t.Boot.ID != 0:
+		t.Machine = lab.Machine{}
+	}
+	if a, ok := action.ByID(id); ok {
+		return a.Command(t)
 	}
 	return "carte status"
 }

@@ -75,7 +75,7 @@ func TestRealLab(t *testing.T) {
 	g.shows("vm-1")
 	g.types("2")
 	g.shows("Nothing queued.")
-	g.types("q")
+	g.types("1")
 	g.shows("> nuc-7")
 	g.types("D")
 	g.shows("this cannot be undone")

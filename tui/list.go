@@ -117,6 +117,9 @@ func drawTable[T any](g *cell.Grid, r rect, cols []column[T], rows []T, l *list)
 			g.Text(r.x+margin+c.x, r.y, c.w, cell.Dim, c.title)
 		}
 	}
+	if len(rows) == 0 { // an empty list has a sentence of its own: here a filter keeps nothing
+		g.Text(r.x+margin, r.y+1, r.w-margin, cell.Dim, "Nothing here has that. esc shows all.")
+	}
 	h := r.h - 1
 	if len(rows) > h && h > 3 {
 		h-- // for the line that says how many there are

@@ -154,8 +154,6 @@ func (m *model) fillMachines(g *cell.Grid, r rect, rows []machineRow, all int, w
 	case all == 0:
 		m.drawNoMachines(g, r)
 		return
-	case len(rows) == 0:
-		g.Text(r.x+margin, r.y+1, r.w-margin, cell.Dim, fmt.Sprintf("None of %s has that. esc shows all.", plural(all, "machine")))
 	}
 	room := len(warn) + 1
 	if len(warn) == 0 || r.h-room < 4 {

@@ -33,14 +33,14 @@ type model struct {
 	word  time.Time // of the lab's last word
 
 	at        place
-	visited   []place // places to go back to
+	visited   []place // how one came here from a tab
 	lists     map[place]*list
 	filters   map[place]filter
 	pane      int // 0: the list, 1: the log beside it
 	log       journal
 	over      overlay // drawn over the screen; it has the keys
 	sure      *sure   // waits for a key once more
-	command   string  // the shell command of the last action
+	command   string  // the shell command of the last action; empty once the cursor or the place is another
 	flash     flash
 	told      []flash // what the last line said, newest last
 	jobs      []*job
@@ -180,8 +180,9 @@ func (m *model) stillThere() {
 	_, machine := m.x.snap.Machines[m.at.machine]
 	_, image := m.x.snap.Images[m.at.image]
 	if m.at.machine != 0 && !machine || m.at.image != "" && !image {
+		said := m.flash
 		m.goTo(place{at: m.at.tab()})
-		m.visited = nil
+		m.flash = said // it may well be why the subject has gone
 	}
 }
 
@@ -190,32 +191,41 @@ func (m *model) goTo(p place) {
 	if p == m.at {
 		return
 	}
-	m.visited = append(m.visited, m.at)
-	if len(m.visited) > 50 {
-		m.visited = m.visited[1:]
+	if p.top() { // a screen of its own: what was opened or filtered elsewhere is over
+		m.visited, m.filters = nil, map[place]filter{}
+	} else {
+		m.visited = append(m.visited, m.at)
+		m.visited = m.visited[max(0, len(m.visited)-keptPlaces):]
 	}
 	m.enter(p)
 }
 
-// enter shows a place and asks for the log that belongs to it.
+// keptPlaces is how many places one can go back through.
+const keptPlaces = 50
+
+// enter shows a place and asks for the log that belongs to it. The last line is the new place's: neither the command nor
+// the words that belong to the old one stay.
 func (m *model) enter(p place) {
-	m.at, m.pane = p, 0
+	m.at, m.pane, m.command, m.flash = p, 0, "", flash{}
 	m.log.seek(p, m)
 }
 
-// back returns to the place before; false at the first one.
+// back returns to where the place was opened; false at a tab, which nothing opened.
 func (m *model) back() bool {
+	if m.at.top() {
+		return false
+	}
+	delete(m.filters, m.at)
+	p := place{at: m.at.tab()}
+	if !p.top() {
+		p.at = action.Machines
+	}
 	if n := len(m.visited); n > 0 {
-		p := m.visited[n-1]
+		p = m.visited[n-1]
 		m.visited = m.visited[:n-1]
-		m.enter(p)
-		return true
 	}
-	if top := (place{at: m.at.tab()}); m.at != top {
-		m.enter(top)
-		return true
-	}
-	return false
+	m.enter(p)
+	return true
 }
 
 // list is the list of the place shown.

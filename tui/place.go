@@ -2,6 +2,7 @@ package tui
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,11 +21,14 @@ type place struct {
 	image   string // images: whose versions are listed
 }
 
-// tabs are the screens of the first row, in the order of their keys.
-var tabs = []struct {
+// A tab is a screen of the first row.
+type tab struct {
 	at   action.Place
 	word string
-}{
+}
+
+// tabs are in the order of their keys.
+var tabs = []tab{
 	{action.Machines, "Machines"},
 	{action.Queue, "Queue"},
 	{action.Images, "Images"},
@@ -37,6 +41,11 @@ func (p place) tab() action.Place {
 		return action.Machines
 	}
 	return p.at
+}
+
+// top says whether the place is a tab itself. Only there does leaving leave carte.
+func (p place) top() bool {
+	return p == (place{at: p.at}) && slices.ContainsFunc(tabs, func(t tab) bool { return t.at == p.at })
 }
 
 // address writes the place so that parsePlace reads it.

@@ -23,10 +23,14 @@ type sure struct {
 	do   func() tea.Cmd
 }
 
-// words asks in w cells. What the other keys do is never cut off.
-func (s *sure) words(w int) string {
+// words asks in lines of w cells, at most most of them. What the keys do is never cut off.
+func (s *sure) words(w, most int) []string {
 	head, tail := s.key+" again to ", "; any other key: no"
-	return head + ansi.Truncate(s.what, max(8, w-len(head)-len(tail)), "…") + tail
+	lines := wrapped(head+s.what+tail, w)
+	if len(lines) > most {
+		lines = wrapped(head+ansi.Truncate(s.what, max(8, most*w-len(head)-len(tail)-w/3*(most-1)), "…")+tail, w)
+	}
+	return lines
 }
 
 // press is one key.
@@ -240,9 +244,9 @@ func (m *model) escape() {
 	m.back()
 }
 
-// leave goes back, and at the top leaves, after a question where something would stop.
+// leave goes back to where a place was opened, and leaves at a tab, after a question where something would stop.
 func (m *model) leave() tea.Cmd {
-	if m.at.at != action.Machines && m.back() {
+	if m.back() {
 		return nil
 	}
 	if m.opt.Leave != nil {
@@ -264,7 +268,11 @@ func (m *model) move(by int) tea.Cmd {
 		m.log.scroll(by)
 		return nil
 	}
-	m.list().move(m.rowKeys(), by)
+	l := m.list()
+	was := l.key
+	if l.move(m.rowKeys(), by); l.key != was {
+		m.command = ""
+	}
 	return nil
 }
 
@@ -296,17 +304,14 @@ func (m *model) openLog() tea.Cmd {
 	return nil
 }
 
-// copy puts the last command on the clipboard of the person's own terminal (OSC 52; xterm), also through ssh.
+// copy puts the command of the last line on the clipboard of the person's own terminal (OSC 52; xterm), also through ssh.
 func (m *model) copy() tea.Cmd {
-	if m.command == "" {
-		m.say(cell.Warn, "there is no command to copy yet")
-		return nil
-	}
-	if _, err := m.out.Write([]byte(ansi.SetSystemClipboard(m.command))); err != nil {
+	command := m.lineCommand()
+	if _, err := m.out.Write([]byte(ansi.SetSystemClipboard(command))); err != nil {
 		m.fail(err)
 		return nil
 	}
-	m.say(cell.Done, "copied: %s", m.command)
+	m.say(cell.Done, "copied: %s", command)
 	return nil
 }
 

@@ -310,7 +310,7 @@ func TestCopy(t *testing.T) {
 	m.out = &out
 	m.sel("xeon-a")
 	m.tap("y r y")
-	if out.String() != ansi.SetSystemClipboard("carte boot retry 74") {
+	if out.String() != ansi.SetSystemClipboard("carte machine show xeon-a")+ansi.SetSystemClipboard("carte boot retry 74") {
 		t.Errorf("wrote %q", out.String())
 	}
 }

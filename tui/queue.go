@@ -29,7 +29,7 @@ func (m *model) drawQueue(g *cell.Grid, r rect) {
 	} else if need := len(rows) + 1; need < top.h {
 		top.h = max(need, 4)
 	}
-	if len(rows) == 0 {
+	if len(m.x.busy)+len(m.x.waits) == 0 {
 		g.Text(top.x+margin, top.y+1, top.w-margin, cell.Plain, "Nothing queued.  b on a machine or a stack boots one.")
 		return
 	}

@@ -135,9 +135,15 @@ func (m *model) images() (list []lab.Image) {
 	return list
 }
 
-// versions are those of the image that was opened, the newest first.
-func (m *model) versions() []lab.Version {
-	return newestFirst(m.x.snap.VersionsOf(m.at.image))
+// versions are those of the image that was opened and that the filter keeps, the newest first.
+func (m *model) versions() (list []lab.Version) {
+	f := m.filters[m.at]
+	for _, v := range newestFirst(m.x.snap.VersionsOf(m.at.image)) {
+		if f.keeps(fmt.Sprint(v.Ref(), " ", v.Author, " ", v.Message, " ", v.Found), map[string]string{"name": v.Ref().String()}) {
+			list = append(list, v)
+		}
+	}
+	return list
 }
 
 func newestFirst(list []lab.Version) []lab.Version {
@@ -170,6 +176,11 @@ func (m *model) found() string {
 			all = len(m.x.busy) + len(m.x.waits)
 		case action.Images:
 			all = len(m.x.snap.Images)
+			if m.at.image != "" {
+				all = len(m.x.snap.VersionsOf(m.at.image))
+			}
+		case needs:
+			all = len(m.alerts())
 		case action.Stacks:
 			all = len(m.x.snap.Stacks)
 		}

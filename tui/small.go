@@ -29,7 +29,11 @@ func (m *model) drawSmall(g *cell.Grid, rows []machineRow) {
 	}
 	if m.h >= 5 {
 		g.Blank(0, m.h-2, m.w, 2)
-		g.Text(0, m.h-2, m.w, cell.Plain, "! what to do   ? help")
+		if words := m.filterWords(); words != "" {
+			g.Text(0, m.h-2, m.w, cell.Yellow, words)
+		} else {
+			g.Text(0, m.h-2, m.w, cell.Plain, "! what to do   ? help")
+		}
 		m.drawLast(g)
 	}
 }
@@ -38,7 +42,11 @@ func (m *model) drawSmallMachines(g *cell.Grid, r rect, rows []machineRow) {
 	l := m.list()
 	l.settle(machineKeys(rows))
 	if len(rows) == 0 {
-		g.Text(0, r.y, r.w, cell.Plain, "No machines yet.")
+		text := "No machines yet."
+		if len(m.snap().Machines) > 0 {
+			text = "Nothing here has that. esc shows all."
+		}
+		g.Text(0, r.y, r.w, cell.Plain, text)
 		return
 	}
 	h := r.h
