@@ -104,10 +104,14 @@ type call struct {
 
 // stateDir is the folder of the lab: --state, CARTE_STATE, or the XDG state folder.
 func (c *call) stateDir() (string, error) {
-	dir := c.state
-	for _, x := range []string{c.term.Env("CARTE_STATE"), under(c.term.Env("XDG_STATE_HOME"), "carte"), under(c.term.Env("HOME"), ".local/state/carte")} {
+	dir, from := c.state, "--state "+c.state
+	if dir == "" {
+		dir = c.term.Env("CARTE_STATE")
+		from = "CARTE_STATE=" + dir
+	}
+	for _, x := range []string{under(c.term.Env("XDG_STATE_HOME"), "carte"), under(c.term.Env("HOME"), ".local/state/carte")} {
 		if dir == "" {
-			dir = x
+			dir, from = x, x
 		}
 	}
 	if dir == "" {
@@ -115,12 +119,33 @@ func (c *call) stateDir() (string, error) {
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return "", fmt.Errorf("--state %s: %w", dir, err)
+		return "", fmt.Errorf("%s: %w", from, err)
 	}
 	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
-		return "", fmt.Errorf("--state %s is a file; it must be a folder: %w", dir, lab.ErrInvalid)
+		return "", fmt.Errorf("%s: it must be a folder, and it is a file: %w", from, lab.ErrInvalid)
 	}
 	return dir, nil
+}
+
+// notEmpty is a flag whose value must be something: an empty one is a variable that is not set, in a script.
+type notEmpty struct {
+	s    *string
+	what string
+}
+
+func (n notEmpty) String() string {
+	if n.s == nil {
+		return ""
+	}
+	return *n.s
+}
+func (n notEmpty) Type() string { return n.what }
+func (n notEmpty) Set(v string) error {
+	if v == "" {
+		return fmt.Errorf("the value is empty (a variable that is not set?): %w", lab.ErrInvalid)
+	}
+	*n.s = v
+	return nil
 }
 
 func under(dir, name string) string {
@@ -241,7 +266,7 @@ func (c *call) tree() *cobra.Command {
 	root.SetOut(c.term.Out)
 	root.SetErr(c.term.Err)
 	f := root.PersistentFlags()
-	f.StringVar(&c.state, "state", "", "folder of the lab (default $CARTE_STATE or the XDG state folder)")
+	f.Var(notEmpty{&c.state, "DIR"}, "state", "folder of the lab (default $CARTE_STATE or the XDG state folder)")
 	f.BoolVar(&c.json, "json", false, "one JSON document")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "names only")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -251,7 +276,32 @@ func (c *call) tree() *cobra.Command {
 	for _, e := range c.table() {
 		e.add(root, c)
 	}
+	root.SetHelpCommand(c.help(root))
+	root.InitDefaultCompletionCmd()
+	for _, x := range root.Commands() {
+		if x.Name() == "completion" { // cobra's own shows its help for a shell that it does not know
+			x.Args, x.RunE = c.known, what(x.Name())
+		}
+	}
 	return root
+}
+
+// help is the command that shows the help of others.
+func (c *call) help(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "show the help of a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			switch {
+			case err != nil:
+				return fmt.Errorf("%v: %w", err, lab.ErrInvalid)
+			case len(rest) > 0:
+				return c.known(cmd, rest)
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
 }
 
 // known refuses a command that does not exist and names the nearest ones.

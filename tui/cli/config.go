@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -43,22 +46,32 @@ func readConfig(state string) (LabConfig, error) {
 	if err != nil {
 		return LabConfig{}, fmt.Errorf("settings: %w", err)
 	}
+	return parseConfig(file, text)
+}
+
+// parseConfig reads the text of a settings file.
+func parseConfig(file string, text []byte) (LabConfig, error) {
 	var all configFile
-	err = toml.NewDecoder(strings.NewReader(string(text))).DisallowUnknownFields().Decode(&all)
+	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&all)
 	var strict *toml.StrictMissingError
 	var wrong *toml.DecodeError
 	switch {
 	case errors.As(err, &strict):
-		return LabConfig{}, fmt.Errorf("%s has settings that carte does not know:\n%s: %w", file, strict.String(), lab.ErrInvalid)
+		return LabConfig{}, fmt.Errorf("%s has settings that carte does not know:\n%s\nbelow [lab] there may be %s: %w", file, strict.String(), strings.Join(settingNames(), ", "), lab.ErrInvalid)
 	case errors.As(err, &wrong):
 		return LabConfig{}, fmt.Errorf("%s: %v:\n%s: %w", file, wrong, wrong.String(), lab.ErrInvalid)
 	case err != nil:
 		return LabConfig{}, fmt.Errorf("%s: %v: %w", file, err, lab.ErrInvalid)
 	}
-	if err := all.Lab.check(); err != nil {
-		return LabConfig{}, fmt.Errorf("%s: %w", file, err)
-	}
 	return all.Lab, nil
+}
+
+// settingNames are the names that the file may have below [lab].
+func settingNames() (names []string) {
+	for f := range reflect.TypeFor[LabConfig]().Fields() {
+		names = append(names, f.Tag.Get("toml"))
+	}
+	return names
 }
 
 // check refuses values that cannot be, by the name of the setting.
@@ -68,11 +81,50 @@ func (c LabConfig) check() error {
 	default:
 		return fmt.Errorf("dhcp = %q is none of auto, server, proxy, off: %w", c.DHCP, lab.ErrInvalid)
 	}
-	if c.Interface == "" && (c.DHCP == "server" || c.DHCP == "proxy") {
-		return fmt.Errorf("dhcp = %q needs to know where: interface = \"eth1\", or --interface eth1: %w", c.DHCP, lab.ErrInvalid)
+	if _, err := c.Addresses(); err != nil {
+		return err
 	}
-	_, err := c.Addresses()
-	return err
+	const where = "it needs to know where: --interface eth1, or in " + ConfigName + " below [lab]: interface = \"eth1\""
+	switch {
+	case c.Name != "" && !labName.MatchString(c.Name):
+		return fmt.Errorf("name = %q: a lab's name has letters, digits and . _ - in it, at most 63, and begins with a letter or a digit: %w", c.Name, lab.ErrInvalid)
+	case c.Interface == "" && (c.DHCP == "server" || c.DHCP == "proxy"):
+		return fmt.Errorf("dhcp = %q: %s: %w", c.DHCP, where, lab.ErrInvalid)
+	case c.Interface == "" && c.Pool != "":
+		return fmt.Errorf("pool = %q: %s: %w", c.Pool, where, lab.ErrInvalid)
+	}
+	return nil
+}
+
+var labName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// bootFolder refuses boot files in a folder that is not there.
+func (c LabConfig) bootFolder() error {
+	if c.BootFiles == "" {
+		return nil
+	}
+	st, err := os.Stat(c.BootFiles)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the folder of boot files, %s: %w", c.BootFiles, lab.ErrNotFound)
+	case err != nil:
+		return fmt.Errorf("the folder of boot files: %w", err)
+	case !st.IsDir():
+		return fmt.Errorf("boot files are in a folder, and %s is a file: %w", c.BootFiles, lab.ErrInvalid)
+	}
+	return nil
+}
+
+// settingsFinding is what the doctor says about the settings file of a state folder; none where there is no file.
+func settingsFinding(state string) []lab.Finding {
+	file := filepath.Join(state, ConfigName)
+	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if _, err := settings(state, LabConfig{}); err != nil {
+		return []lab.Finding{{What: "settings", Must: true, Why: words(err), Fix: "mend " + file}}
+	}
+	return []lab.Finding{{What: "settings", OK: true, Must: true, Why: file}}
 }
 
 // Addresses reads the pool, zero when there is none.

@@ -22,6 +22,8 @@ func TestConfig(t *testing.T) {
 		{"", LabConfig{Name: "x"}, LabConfig{Name: "x"}, ""},
 		{"[lab]\nname = \"bench0\"\ninterface = \"eth1\"\ndhcp = \"auto\"", LabConfig{DHCP: "proxy"}, LabConfig{Name: "bench0", Interface: "eth1", DHCP: "proxy"}, ""},
 		{"[lab]\nname = \"bench0\"\nintreface = \"eth1\"", LabConfig{}, LabConfig{}, "3| intreface = \"eth1\""},
+		{"interface = \"eth1\"", LabConfig{}, LabConfig{}, "below [lab] there may be name, interface, dhcp, pool, listen, listen_api, boot_files"},
+		{"[lab]\npool = \"10.0.0.1-10.0.0.9\"", LabConfig{Interface: "eth1"}, LabConfig{}, ""},
 		{"[lab]\ndhcp = 7", LabConfig{}, LabConfig{}, "2| dhcp = 7"},
 		{"[lab]\nname = \"bench0", LabConfig{}, LabConfig{}, "2| name = \"bench0"},
 		{"[lab]\ninterface = \"e\"\ndhcp = \"maybe\"", LabConfig{}, LabConfig{}, "dhcp = \"maybe\" is none of auto, server, proxy, off"},
@@ -40,6 +42,23 @@ func TestConfig(t *testing.T) {
 		if c.says != "" && (!errors.Is(err, lab.ErrInvalid) || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%q: %v, want %q", c.text, err, c.says)
 		}
+	}
+}
+
+// The doctor and the status look at the settings file too.
+func TestSettingsAreLookedAt(t *testing.T) {
+	b := newBench(t)
+	if out := b.ok("doctor"); strings.Contains(out, "settings") {
+		t.Errorf("no file: %s", out)
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, ConfigName), []byte("interface = \"eth1\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, code := b.run("doctor"); code != 4 || !strings.Contains(out, "FAIL\tsettings\t") || !strings.Contains(out, "below [lab]") {
+		t.Errorf("exit %d %s%s", code, out, errs)
+	}
+	if out := b.ok("status"); !strings.Contains(out, "needs you\tsettings: ") {
+		t.Errorf("status: %s", out)
 	}
 }
 
@@ -81,6 +100,14 @@ func TestStateDir(t *testing.T) {
 	}
 	env["CARTE_STATE"] = "/lab"
 	check("/lab")
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env["CARTE_STATE"] = file
+	if _, err := c.stateDir(); err == nil || !strings.HasPrefix(err.Error(), "CARTE_STATE="+file+": it must be a folder") {
+		t.Errorf("a file: %v", err)
+	}
 	c.state = "/other"
 	check("/other")
 }

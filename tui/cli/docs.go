@@ -45,7 +45,7 @@ func machineOf(s lab.Snapshot, m lab.Machine) machineDoc {
 	d := machineDoc{
 		ID: m.ID, Name: m.Name, Standing: m.Standing, State: stateOf(s, m), MACs: m.MACs, IP: live.IP, UUID: m.UUID,
 		Virtual: m.Virtual, Driver: m.Power.Driver, Exec: m.Power.Exec, Power: live.Power, Order: live.Order, Warm: m.Warm,
-		Note: m.Note, Trouble: live.Note, Parked: m.Parked, Waiting: len(s.QueueOf(m.ID)), Asked: live.Asked,
+		Note: m.Note, Trouble: troubleOf(s, m), Parked: m.Parked, Waiting: len(s.QueueOf(m.ID)), Asked: live.Asked,
 		Seen: stamp(live.Seen), Since: stamp(m.Since), Inventory: m.Inventory, Arms: m.Arms, Holds: m.Holds,
 	}
 	if b, ok := bootOf(s, m.ID); ok {
@@ -55,6 +55,15 @@ func machineOf(s lab.Snapshot, m lab.Machine) machineDoc {
 		d.Code = m.Code()
 	}
 	return d
+}
+
+// troubleOf is what is wrong with a machine. What a person was asked to do is none, unless a boot waits for it.
+func troubleOf(s lab.Snapshot, m lab.Machine) string {
+	b, busy := s.Active(m.ID)
+	if m.Power.Driver == "manual" && !(busy && b.State == lab.Starting) {
+		return ""
+	}
+	return s.Live[m.ID].Note
 }
 
 // bootOf is the machine's active boot, else its newest.

@@ -35,8 +35,8 @@ func (c *call) export(ctx context.Context, d desk, ref lab.Ref, file string, for
 	if file == "-" {
 		return d.Export(ctx, v.Ref(), c.term.Out, p.toOf)
 	}
-	if _, err := os.Lstat(file); err == nil && !force {
-		return fmt.Errorf("%s is there already; --force replaces it: %w", file, lab.ErrBusy)
+	if err := checkOutput(file, force); err != nil {
+		return err
 	}
 	err = whole(file, func(f *os.File) error {
 		w := &sparse{f: f}
@@ -58,11 +58,30 @@ func (c *call) export(ctx context.Context, d desk, ref lab.Ref, file string, for
 	})
 }
 
+// checkOutput refuses a file that cannot be made, before anything is read.
+func checkOutput(file string, force bool) error {
+	st, err := os.Lstat(file)
+	switch {
+	case err == nil && st.IsDir():
+		return fmt.Errorf("%s is a folder; name a file in it: %w", file, lab.ErrRefused)
+	case err == nil && !force:
+		return fmt.Errorf("%s is there already; --force replaces it: %w", file, lab.ErrRefused)
+	}
+	if _, err := os.Stat(filepath.Dir(file)); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("the folder %s: %w", filepath.Dir(file), lab.ErrNotFound)
+	}
+	return nil
+}
+
 // whole makes a file that is there only once it is complete and on the disk.
 func whole(file string, write func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(file), ".carte-export-*")
 	if err != nil {
-		return err
+		var why *os.PathError // whose path is a name that nobody knows
+		if errors.As(err, &why) {
+			err = why.Err
+		}
+		return fmt.Errorf("no file can be made in %s: %w", filepath.Dir(file), err)
 	}
 	defer func() {
 		if err != nil {

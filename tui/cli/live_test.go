@@ -160,6 +160,19 @@ func TestPower(t *testing.T) {
 		t.Errorf("power off: exit %d %s", code, errs)
 	}
 	wait()
+	b.ok("machine add r1 --mac 00:11:22:33:44:55")
+	wait = b.when("a person", func(s lab.Snapshot) bool { return s.Live[2].Order != "" }, func() {
+		if err := b.desk.Powered(t.Context(), lab.Powered{Machine: 2, Order: "on", Err: fmt.Errorf("switch r1 on")}); err != nil {
+			t.Error(err)
+		}
+	})
+	if out := b.ok("machine power r1 on"); out != "r1\tswitch r1 on\n" {
+		t.Errorf("a machine that a person switches: %q", out)
+	}
+	wait()
+	if out := b.ok("machine show r1"); strings.Contains(out, "trouble") {
+		t.Errorf("what a person was asked to do is trouble: %s", out)
+	}
 	if _, errs, code := b.run("machine", "power", "vm-1", "up"); code != 2 || !strings.Contains(errs, "is not on, off or cycle") {
 		t.Errorf("power up: exit %d %s", code, errs)
 	}
@@ -214,7 +227,7 @@ func TestExport(t *testing.T) {
 	if err != nil || len(got) != 1<<20 || string(got[70000:70007]) != "content" {
 		t.Errorf("the file has %d bytes, %v", len(got), err)
 	}
-	if _, errs, code := b.run("image", "export", "debian", "-o", file); code != 5 || !strings.Contains(errs, "--force") {
+	if _, errs, code := b.run("image", "export", "debian", "-o", file); code != 4 || !strings.Contains(errs, "--force") {
 		t.Errorf("a file that is there: exit %d %s", code, errs)
 	}
 	b.ok("image export debian --force -o " + file)

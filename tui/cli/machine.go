@@ -186,11 +186,9 @@ func (c *call) sayMachine(ctx context.Context, v lab.Verb, done string) error {
 
 // power orders, and waits until the order was carried out.
 func (c *call) power(ctx context.Context, d desk, machine, want string) error {
-	ch, err := d.Say(ctx, lab.PowerMachine{Machine: machine, Want: want})
-	if err != nil {
+	if _, err := d.Say(ctx, lab.PowerMachine{Machine: machine, Want: want}); err != nil {
 		return err
 	}
-	_ = ch
 	ctx, cancel := context.WithTimeout(ctx, powerWait)
 	defer cancel()
 	var rev uint64
@@ -211,6 +209,8 @@ func (c *call) power(ctx context.Context, d desk, machine, want string) error {
 		switch {
 		case live.Order == want:
 			continue
+		case live.Note != "" && m.Power.Driver == "manual": // an instruction, for a person to carry out
+			return c.show(list{doc: machineOf(s, m), names: []string{m.Label()}, rows: [][]string{{m.Label(), live.Note}}})
 		case live.Note != "":
 			return errors.New(live.Note)
 		}
@@ -265,7 +265,7 @@ func (c *call) machineRows(s lab.Snapshot, m lab.Machine) [][]string {
 	rows := [][]string{
 		{"name", m.Label()}, {"standing", string(m.Standing)}, {"state", stateOf(s, m)}, {"now", c.now(s, m)},
 		{"power", strings.TrimSpace(m.Power.Driver + " " + strings.Join(m.Power.Exec, " ") + " " + live.Power)},
-		{"seen", c.ago(live.Seen)}, {"address", live.IP}, {"trouble", live.Note}, {"parked", m.Parked}, {"note", m.Note},
+		{"seen", c.ago(live.Seen)}, {"address", live.IP}, {"trouble", troubleOf(s, m)}, {"parked", m.Parked}, {"note", m.Note},
 	}
 	for _, mac := range m.MACs {
 		rows = append(rows, []string{"card", string(mac)})

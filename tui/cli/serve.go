@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -22,13 +23,13 @@ func (c *call) serveCommands() []entry {
 			long:    "Run the lab without a screen, until it is interrupted. Settings come from config.toml in the state folder; flags go before them.",
 			example: "  carte serve\n  carte serve --interface eth1 --dhcp server --pool 10.77.0.100-10.77.0.199",
 			flags: func(f *pflag.FlagSet) {
-				f.StringVar(&flags.Name, "name", "", "the lab's name (default: this computer's)")
-				f.StringVar(&flags.Interface, "interface", "", "network interface of the lab; machines are answered there and nowhere else")
-				f.StringVar(&flags.DHCP, "dhcp", "", "auto, server, proxy (beside another DHCP server) or off (default auto)")
-				f.StringVar(&flags.Pool, "pool", "", "addresses to lend, FIRST-LAST (default: the upper half of the interface's network)")
-				f.StringVar(&flags.Listen, "listen", "", "address and port of HTTP")
-				f.StringVar(&flags.ListenAPI, "listen-api", "", "address and port of the agents' API")
-				f.StringVar(&flags.BootFiles, "boot-files", "", "folder whose vmlinuz, agent, undionly.kpxe or ipxe.efi go before those inside carte")
+				f.Var(notEmpty{&flags.Name, "NAME"}, "name", "the lab's name (default: this computer's)")
+				f.Var(notEmpty{&flags.Interface, "NIC"}, "interface", "network interface of the lab; machines are answered there and nowhere else")
+				f.Var(notEmpty{&flags.DHCP, "MODE"}, "dhcp", "auto, server, proxy (beside another DHCP server) or off (default auto)")
+				f.Var(notEmpty{&flags.Pool, "FIRST-LAST"}, "pool", "addresses to lend, FIRST-LAST (default: the upper half of the interface's network)")
+				f.Var(notEmpty{&flags.Listen, "ADDRESS"}, "listen", "address and port of HTTP")
+				f.Var(notEmpty{&flags.ListenAPI, "ADDRESS"}, "listen-api", "address and port of the agents' API")
+				f.Var(notEmpty{&flags.BootFiles, "DIR"}, "boot-files", "folder whose vmlinuz, agent, undionly.kpxe or ipxe.efi go before those inside carte")
 			},
 			run: func(ctx context.Context, _ []string) error { return c.serve(ctx, flags) },
 		},
@@ -53,12 +54,18 @@ func settings(state string, flags LabConfig) (LabConfig, error) {
 		return LabConfig{}, err
 	}
 	all := flags.over(file)
+	if err = all.check(); err == nil {
+		err = all.bootFolder()
+	}
+	if err != nil && errors.Join(file.check(), file.bootFolder()) != nil {
+		err = fmt.Errorf("%s: %w", filepath.Join(state, ConfigName), err)
+	}
 	if all.Name == "" {
 		if host, err := os.Hostname(); err == nil {
 			all.Name, _, _ = strings.Cut(host, ".")
 		}
 	}
-	return all, all.check()
+	return all, err
 }
 
 // serve runs the lab until it is interrupted, which is its proper end.

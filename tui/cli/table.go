@@ -79,16 +79,21 @@ func noun(root *cobra.Command, name string, c *call) *cobra.Command {
 	}
 	n := &cobra.Command{
 		Use: name, Short: nouns[name], Args: c.known,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var words []string
-			for _, x := range cmd.Commands() {
-				words = append(words, x.Name())
-			}
-			return fmt.Errorf("carte %s what? There are %s: %w", name, strings.Join(words, ", "), lab.ErrInvalid)
-		},
+		RunE: what(name),
 	}
 	root.AddCommand(n)
 	return n
+}
+
+// what is the noun alone: it asks for the rest.
+func what(name string) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		var words []string
+		for _, x := range cmd.Commands() {
+			words = append(words, x.Name())
+		}
+		return fmt.Errorf("carte %s what? There are %s: %w", name, strings.Join(words, ", "), lab.ErrInvalid)
+	}
 }
 
 // split separates an entry's words from its arguments, which begin with a capital or a bracket.

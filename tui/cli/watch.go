@@ -29,12 +29,9 @@ func (c *call) watchCommands() []entry {
 			use: "log [MACHINE]", help: "show the log of a machine, or of all", streams: true,
 			flags: func(f *pflag.FlagSet) {
 				f.BoolVarP(&follow, "follow", "f", false, "go on as lines come")
-				f.IntVarP(&most, "lines", "n", 0, "only the newest so many")
+				f.VarP(count{&most}, "lines", "n", "only the newest so many")
 			},
 			run: func(ctx context.Context, args []string) error {
-				if most < 0 {
-					return fmt.Errorf("--lines %d: a number from 1: %w", most, lab.ErrInvalid)
-				}
 				if follow && c.json && !c.jsonl {
 					return fmt.Errorf("a log that goes on has no end, and --json is one document: --jsonl: %w", lab.ErrInvalid)
 				}
@@ -70,6 +67,25 @@ func (c *call) watchCommands() []entry {
 			return c.version(ctx)
 		}},
 	}
+}
+
+// count is a flag that takes a number from 1.
+type count struct{ n *int }
+
+func (c count) Set(v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 {
+		return fmt.Errorf("a number from 1: %w", lab.ErrInvalid)
+	}
+	*c.n = n
+	return nil
+}
+func (count) Type() string { return "N" }
+func (c count) String() string {
+	if c.n == nil || *c.n == 0 {
+		return ""
+	}
+	return strconv.Itoa(*c.n)
 }
 
 type lineDoc struct {
@@ -173,6 +189,11 @@ func (c *call) status(ctx context.Context, d desk) error {
 	if doc.State, err = c.stateDir(); err != nil {
 		return err
 	}
+	for _, f := range settingsFinding(doc.State) {
+		if !f.OK {
+			doc.Needs = append(doc.Needs, needDoc{f.What, f.Why, f.Fix})
+		}
+	}
 	lives := "no lab runs; carte serve starts one"
 	if d.client != nil {
 		v, err := d.client.Version(ctx)
@@ -229,7 +250,7 @@ func needsOf(s lab.Snapshot) []needDoc {
 				fix = fmt.Sprintf("carte boot retry %d", b.ID)
 			}
 			all = append(all, needDoc{m.Label(), "parked: " + m.Parked, fix})
-		case live.Note != "":
+		case troubleOf(s, m) != "":
 			all = append(all, needDoc{m.Label(), live.Note, ""})
 		}
 	}
@@ -246,6 +267,11 @@ func (c *call) doctor(ctx context.Context, d desk) error {
 	if err != nil {
 		return err
 	}
+	state, err := c.stateDir()
+	if err != nil {
+		return err
+	}
+	found = append(found, settingsFinding(state)...)
 	l := list{
 		doc: struct {
 			Findings []lab.Finding `json:"findings"`
