@@ -43,6 +43,8 @@ type Imported struct {
 	Format  string  `json:"format"`           // raw, gz, qcow2 in zst, ...
 	New     int64   `json:"new_stored_bytes"` // that the store grew by
 	Seconds float64 `json:"seconds"`
+
+	Warnings []string `json:"warnings,omitempty"` // what is odd about it, for people
 }
 
 // A Finding is what the doctor says about one thing.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -28,7 +29,7 @@ type Desk struct {
 var _ lab.Desk = (*Desk)(nil)
 
 // Import reads an image to its end, keeps its chunks, and says the one verb that makes it a version. Whatever goes wrong
-// before that leaves nothing that anybody can see.
+// before that leaves nothing that anybody can see, and says so.
 func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress func(done int64)) (lab.Imported, error) {
 	begin := time.Now()
 	v := lab.AddVersion{Version: lab.Version{Image: i.Name, Message: lab.Clean(i.Message), Author: lab.Clean(i.Author)}, Kind: i.Kind, Form: i.Form}
@@ -43,32 +44,38 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 	}
 	src, err := media.OpenReader(ctx, r, name, d.State.Temp())
 	if err != nil {
-		return lab.Imported{}, fmt.Errorf("import %s: %w", i.Name, err)
+		return lab.Imported{}, unadded("import", i.Name, err)
 	}
 	defer src.Close()
 	if strings.HasPrefix(src.Format, "tar") {
-		return lab.Imported{}, fmt.Errorf("import %s: %s is a tar archive, and carte takes whole disks and ext4 file systems: %w", i.Name, name, lab.ErrInvalid)
+		return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s is a tar archive, and carte takes whole disks and ext4 file systems: %w", name, lab.ErrInvalid))
 	}
-	m, stats, err := d.State.Chunks.Import(ctx, src, func(int64) {
+	whole := bufio.NewReaderSize(src, media.Sector)
+	if head, err := whole.Peek(media.Sector); err == io.EOF {
+		return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s holds %d bytes, and the smallest image is one sector of %d: %w", name, len(head), media.Sector, lab.ErrInvalid))
+	} else if err != nil {
+		return lab.Imported{}, unadded("import", i.Name, err)
+	}
+	m, stats, err := d.State.Chunks.Import(ctx, whole, func(int64) {
 		if progress != nil {
 			progress(src.Consumed())
 		}
 	})
 	if err != nil {
-		return lab.Imported{}, fmt.Errorf("import %s: %w", i.Name, err)
+		return lab.Imported{}, unadded("import", i.Name, err)
 	}
 	v.Root, v.Bytes, v.Content, v.Stored = m.Root(), m.Size, m.Content(), stats.New
 	defer d.State.Chunks.Settle(v.Root)
 	facts, err := d.sniff(v)
 	if err != nil {
-		return lab.Imported{}, err
+		return lab.Imported{}, unadded("import", i.Name, err)
 	}
 	v.Found = lab.Clean(facts.String())
 	changed, err := d.Lab.Say(ctx, v)
 	if err != nil {
 		return lab.Imported{}, err
 	}
-	out := lab.Imported{Same: len(changed.Versions) == 0, Format: src.Format, New: stats.New, Seconds: time.Since(begin).Seconds()}
+	out := lab.Imported{Same: len(changed.Versions) == 0, Format: src.Format, New: stats.New, Seconds: time.Since(begin).Seconds(), Warnings: warnings(v, facts)}
 	if !out.Same {
 		out.Version = changed.Versions[0]
 		return out, nil
@@ -78,6 +85,23 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 		out.Version, err = s.Version(lab.Ref{Name: i.Name})
 	}
 	return out, err
+}
+
+// unadded says first of all that what has failed left nothing.
+func unadded(verb, name string, err error) error {
+	if errors.Is(err, context.Canceled) { // where in the work it was is nobody's concern
+		return fmt.Errorf("%s %s: interrupted, nothing was added: %w", verb, name, context.Canceled)
+	}
+	return fmt.Errorf("%s %s: nothing was added: %w", verb, name, err)
+}
+
+// warnings are what a person should know about a version that is nevertheless taken.
+func warnings(v lab.AddVersion, found media.Facts) []string {
+	starts := v.Kind == "system" || v.Kind == "machine" // the other kinds bring data to one of these
+	if v.Form == lab.FormDisk && starts && found.Table == "none" && !found.BIOS && !found.EFI {
+		return []string{"no partition table, no boot loader: nothing will start from " + v.Image}
+	}
+	return nil
 }
 
 // sniff looks into what was imported. A tree must be a file system that the agent can mount.
@@ -91,7 +115,7 @@ func (d *Desk) sniff(v lab.AddVersion) (media.Facts, error) {
 		return media.Facts{}, fmt.Errorf("look into %s: %w", v.Image, err)
 	}
 	if v.Form == lab.FormTree && facts.Whole.Type != "ext4" {
-		return media.Facts{}, fmt.Errorf("image %s: a tree is one ext4 file system, and this is %s; nothing was added: %w", v.Image, lab.Clean(facts.String()), lab.ErrInvalid)
+		return media.Facts{}, fmt.Errorf("a tree is one ext4 file system, and this is %s: %w", lab.Clean(facts.String()), lab.ErrInvalid)
 	}
 	return facts, nil
 }

@@ -88,9 +88,11 @@ func TestDeskRefusesImports(t *testing.T) {
 		{"no name", ctx, lab.Import{Kind: "system", Form: lab.FormDisk}, noise(99, 1), lab.ErrInvalid, "no name"},
 		{"unknown kind", ctx, lab.Import{Name: "a", Kind: "sistem", Form: lab.FormDisk}, noise(99, 1), lab.ErrInvalid, "system"},
 		{"empty", ctx, lab.Import{Name: "a", Kind: "system", Form: lab.FormDisk}, nil, lab.ErrInvalid, "empty"},
-		{"a tree that is none", ctx, lab.Import{Name: "a", Kind: "system", Form: lab.FormTree}, noise(99999, 1), lab.ErrInvalid, "ext4"},
-		{"cut gzip", ctx, lab.Import{Name: "a", Kind: "system", Form: lab.FormDisk}, []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x4b"), lab.ErrDamaged, "too early"},
-		{"cancelled", cancelled, lab.Import{Name: "a", Kind: "system", Form: lab.FormDisk}, noise(1<<20, 1), context.Canceled, ""},
+		{"a tree that is none", ctx, lab.Import{Name: "a", Kind: "system", Form: lab.FormTree}, noise(99999, 1), lab.ErrInvalid, "import a: nothing was added: a tree is one ext4"},
+		{"cut gzip", ctx, lab.Import{Name: "a", Kind: "system", Form: lab.FormDisk}, []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x4b"), lab.ErrDamaged, "import a: nothing was added: standard input"},
+		{"3 bytes", ctx, lab.Import{Name: "a", Kind: "system", Form: lab.FormDisk, File: "note.txt"}, []byte("abc"), lab.ErrInvalid, "note.txt holds 3 bytes"},
+		{"a sector less 1", ctx, lab.Import{Name: "a", Kind: "project", Form: lab.FormDisk}, noise(511, 1), lab.ErrInvalid, "nothing was added"},
+		{"cancelled", cancelled, lab.Import{Name: "a", Kind: "system", Form: lab.FormDisk}, noise(1<<20, 1), context.Canceled, "interrupted, nothing was added"},
 	} {
 		_, err := d.Import(c.ctx, bytes.NewReader(c.data), c.i, nil)
 		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.word) {
@@ -100,6 +102,28 @@ func TestDeskRefusesImports(t *testing.T) {
 	s, err := d.Watch(ctx, 0)
 	if err != nil || len(s.Images)+len(s.Versions) > 0 {
 		t.Errorf("refused imports left %v %v (%v)", s.Images, s.Versions, err)
+	}
+}
+
+// What nothing will start from is taken, with a warning.
+func TestDeskWarns(t *testing.T) {
+	d := hold(t, t.TempDir())
+	defer d.State.Close()
+	loader := noise(4096, 2)
+	copy(loader[446:], make([]byte, 64))
+	copy(loader[510:], "\x55\xaa")
+	for _, c := range []struct {
+		kind  string
+		data  []byte
+		warns bool
+	}{{"system", noise(4096, 1), true}, {"system", noise(4096, 1), true}, {"machine", noise(512, 1), true}, {"project", noise(4096, 1), false}, {"system", loader, false}} {
+		got, err := d.Import(t.Context(), bytes.NewReader(c.data), lab.Import{Name: "a-" + c.kind, Kind: c.kind, Form: lab.FormDisk}, nil)
+		if err != nil || len(got.Warnings) > 0 != c.warns {
+			t.Errorf("%s of %d bytes: %q, %v; want a warning: %v", c.kind, len(c.data), got.Warnings, err, c.warns)
+		}
+		if c.warns && !strings.Contains(strings.Join(got.Warnings, ""), "no boot loader") {
+			t.Errorf("%s: %q", c.kind, got.Warnings)
+		}
 	}
 }
 

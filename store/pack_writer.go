@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 	"syscall"
@@ -97,7 +98,7 @@ func (w *Writer) append(id chunk.ID, stored []byte) error {
 		return w.err
 	}
 	if err := chunk.WriteFrame(w.w, id, stored); err != nil {
-		w.err = fmt.Errorf("pack %d: %w", w.p.number, full(err))
+		w.err = fmt.Errorf("keep the bytes: %w", full(cause(err)))
 		return w.err
 	}
 	w.off += int64(chunk.FrameHeader)
@@ -119,12 +120,12 @@ func (w *Writer) Commit() error {
 		return w.discard(nil)
 	}
 	if err := w.persist(); err != nil {
-		return w.discard(fmt.Errorf("commit pack %d: %w", w.p.number, full(err)))
+		return w.discard(fmt.Errorf("keep the bytes: %w", full(err)))
 	}
 	w.c.mu.Lock()
 	defer w.c.mu.Unlock()
 	if w.c.closed {
-		return w.discard(fmt.Errorf("commit pack %d: the store was closed meanwhile: %w", w.p.number, lab.ErrBusy))
+		return w.discard(fmt.Errorf("keep the bytes: the lab was closed meanwhile: %w", lab.ErrBusy))
 	}
 	w.p.born = time.Now()
 	w.c.add(w.p, w.entries)
@@ -197,10 +198,19 @@ func (w *Writer) close() {
 	w.c.hold(-1)
 }
 
-// full adds to "no space left" what was kept and what to do.
+// cause is what the disk said, without the chunk on whose way it was.
+func cause(err error) error {
+	var of *fs.PathError
+	if errors.As(err, &of) {
+		return of
+	}
+	return err
+}
+
+// full adds to "no space left" what to do.
 func full(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: nothing was kept of this; free some space (carte image rm, then carte gc) and do it again", err)
+		return fmt.Errorf("%w: the disk is full: free some space (carte image rm, then carte gc) and do it again", err)
 	}
 	return err
 }

@@ -11,6 +11,9 @@ import (
 	"unicode/utf16"
 )
 
+// Sector is the length in bytes of a disk's smallest piece, and so of the smallest image.
+const Sector = 512
+
 // Facts is what Sniff found on a logical disk. Texts come from the image and may hold anything: sanitise them before they reach a screen.
 type Facts struct {
 	Table string     // "gpt", "mbr" or "none"
@@ -85,7 +88,7 @@ func (f FileSystem) String() string {
 const (
 	typeESP    = "EFI system"
 	maxEntries = 1024 // of a GPT; 128 is usual
-	sector     = 512
+	sector     = Sector
 )
 
 // Sniff looks at the few places of a logical disk of size bytes where tables, file systems and boot code name themselves. It never fails on odd
@@ -110,7 +113,7 @@ func Sniff(r io.ReaderAt, size int64) (Facts, error) {
 	if f.Table == "none" && len(mbr) > 0 && f.Whole.Type != "vfat" && f.Whole.Type != "exfat" && f.Whole.Type != "ntfs" {
 		f.Table, f.Parts = "mbr", mbr
 	}
-	f.BIOS = signed && (f.Table != "none" || f.Whole.Type == "iso9660") && !allZero(first[:440])
+	f.BIOS = signed && (f.Table != "none" || f.Whole.Type == "iso9660" || f.Whole.Type == "") && !allZero(first[:440])
 	bios, efi := d.elTorito()
 	f.BIOS, f.EFI = f.BIOS || bios, efi
 	for i := range f.Parts {

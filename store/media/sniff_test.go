@@ -57,6 +57,9 @@ func TestSniffDisks(t *testing.T) {
 	mbr := partitioned(t, "label: dos\nstart=2048,size=40960,type=c\nstart=43008,size=20480,type=83\n")
 	bios := bytes.Clone(gpt)
 	copy(bios, "\xeb\x63\x90 boot code")
+	bare := make([]byte, mib)
+	copy(bare, "\xeb\x63\x90 boot code")
+	copy(bare[510:], "\x55\xaa")
 	torn := bytes.Clone(gpt)
 	torn[1024+200]++
 	for _, c := range []struct {
@@ -70,6 +73,7 @@ func TestSniffDisks(t *testing.T) {
 		{"short", `gpt, 1: vfat "ESP" (EFI), 2: Linux, boots UEFI, partition 1 ends 1048576 bytes behind the end of the image`, gpt[:20*mib]},
 		{"fat", `no partition table, vfat "ESP", no boot loader`, gpt[mib : 21*mib]},
 		{"ext4", `no partition table, ext4 "root", no boot loader`, gpt[21*mib : 31*mib]},
+		{"boot code only", "no partition table, no known file system, boots BIOS", bare},
 		{"zeros", "no partition table, no known file system, no boot loader", make([]byte, mib)},
 		{"nothing", "no partition table, no known file system, no boot loader", nil},
 		{"noise", "no partition table, no known file system, no boot loader", sample(mib)},

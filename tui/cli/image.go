@@ -147,6 +147,8 @@ type importedDoc struct {
 	Format  string     `json:"format"`
 	New     int64      `json:"new_stored_bytes"`
 	Seconds float64    `json:"seconds"`
+
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 func (c *call) importImage(ctx context.Context, file string, i lab.Import) error {
@@ -188,12 +190,15 @@ func (c *call) importImage(ctx context.Context, file string, i lab.Import) error
 		if err != nil {
 			return &kept{err, "nothing of " + i.Name + " was kept"}
 		}
+		for _, w := range got.Warnings {
+			c.note("warning: %s", lab.Clean(w))
+		}
 		v := got.Version
 		result := fmt.Sprintf("%s from %s, %s, %s new in the store, %s", lab.Bytes(v.Bytes), got.Format, or(v.Found, "nothing known inside"), lab.Bytes(got.New), took(got.Seconds))
 		if got.Same {
 			result = "has these bytes already; nothing was stored"
 		}
-		return c.show(list{doc: importedDoc{versionOf(v), got.Same, got.Format, got.New, got.Seconds}, names: []string{v.Ref().String()}, rows: [][]string{{v.Ref().String(), result}}})
+		return c.show(list{doc: importedDoc{versionOf(v), got.Same, got.Format, got.New, got.Seconds, got.Warnings}, names: []string{v.Ref().String()}, rows: [][]string{{v.Ref().String(), result}}})
 	})
 }
 
