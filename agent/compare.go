@@ -46,6 +46,9 @@ func (f *flash) compare(ctx context.Context) (t todo, err error) {
 			case s == laid:
 				t.laid += int64(p.Len(c))
 				continue
+			case s == proven:
+				t.proven += int64(p.Len(c))
+				continue
 			case s == same:
 				continue
 			case p.IDs[c].IsZero():
@@ -64,7 +67,7 @@ func (f *flash) compare(ctx context.Context) (t todo, err error) {
 }
 
 // settled says that nothing is left to do.
-func (s state) settled() bool { return s == same || s == laid }
+func (s state) settled() bool { return s == same || s == laid || s == proven }
 
 // charted is a disk that knows where it holds nothing.
 type charted interface {

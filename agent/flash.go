@@ -68,6 +68,7 @@ const (
 	blank                // it differs, and the disk has zeros
 	other                // it differs, and the disk has something else
 	laid                 // it differed, and was written by the probe of the strategy
+	proven               // laid, and read back
 )
 
 func newPart(w lab.Write, m chunk.Manifest) part { return part{w, m, make([]state, len(m.IDs))} }
@@ -122,11 +123,12 @@ func (f *flash) proof() string {
 type todo struct {
 	chunks, of  int
 	write, zero int64 // bytes of chunks and tables that differ
-	laid        int64 // bytes of chunks that the probe has written already
+	laid        int64 // bytes of chunks that the probe has written already, and nobody has read back
+	proven      int64 // and those that were
 	fetch       bool  // some of them are the server's
 }
 
-func (t todo) none() bool { return t.write == 0 && t.zero == 0 && t.laid == 0 }
+func (t todo) none() bool { return t.write == 0 && t.zero == 0 && t.laid == 0 && t.proven == 0 }
 
 // at returns the place of chunk i of p on the disk.
 func (p *part) at(i int) (off int64, n int) { return p.Offset + int64(i)*chunk.Size, p.Len(i) }

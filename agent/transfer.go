@@ -175,23 +175,25 @@ func (w *writer) differing(off int64, s state) error {
 	if s == other && w.scrub {
 		return w.writeAt(w.raw, off)
 	}
-	old := w.old[:len(w.raw)]
-	if s == blank {
-		clear(old)
-	} else if err := w.readAt(old, off); err != nil {
-		return err
+	there := func(from, to int) bool { return chunk.IsZero(w.raw[from:to]) }
+	if s != blank {
+		old := w.old[:len(w.raw)]
+		if err := w.readAt(old, off); err != nil {
+			return err
+		}
+		there = func(from, to int) bool { return bytes.Equal(old[from:to], w.raw[from:to]) }
 	}
 	step := max(grain, w.disk.Block())
-	for from := 0; from < len(old); {
-		to := min(from+step, len(old))
-		if bytes.Equal(old[from:to], w.raw[from:to]) {
+	for from, end := 0, len(w.raw); from < end; {
+		to := min(from+step, end)
+		if there(from, to) {
 			w.kept.Add(int64(to - from))
 			from = to
 			continue
 		}
-		for to < len(old) { // one write for blocks that follow one another
-			next := min(to+step, len(old))
-			if bytes.Equal(old[to:next], w.raw[to:next]) {
+		for to < end { // one write for blocks that follow one another
+			next := min(to+step, end)
+			if there(to, next) {
 				break
 			}
 			to = next

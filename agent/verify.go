@@ -54,7 +54,7 @@ func (f *flash) verifyPart(ctx context.Context, p *part) error {
 			if i >= len(p.IDs) {
 				return nil
 			}
-			if p.state[i] == same || f.check == lab.CheckSampled && i%sampling != 0 {
+			if p.state[i] == same || p.state[i] == proven || f.check == lab.CheckSampled && i%sampling != 0 {
 				continue
 			}
 			off, n := p.at(i)
