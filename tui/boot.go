@@ -79,11 +79,11 @@ func planWords(p lab.Plan) string {
 func (m *model) bootTimes(b lab.Boot, u usual) string {
 	switch {
 	case b.State == lab.Queued:
-		return "queued " + day(m.now, b.Queued)
+		return "queued " + day(m.asOf(), b.Queued)
 	case b.State.Final():
-		return fmt.Sprintf("%s after %s, %s", b.State, span(ends(b, m.now).Sub(began(b))), day(m.now, b.Ended))
+		return fmt.Sprintf("%s after %s, %s", b.State, span(ends(b, m.asOf()).Sub(began(b))), day(m.asOf(), b.Ended))
 	}
-	text := span(m.now.Sub(began(b)))
+	text := span(m.asOf().Sub(began(b)))
 	if u.n < fewBoots {
 		return text + ", no past to compare with yet"
 	}
@@ -99,8 +99,8 @@ func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usu
 		g = &cell.Grid{}
 	}
 	y := r.y + 1 // a blank line first
-	steps := strip(b, m.now)
-	step, late := slow(b, mc, u, m.now)
+	steps := strip(b, m.asOf())
+	step, late := slow(b, mc, u, m.asOf())
 	lines := m.drawStrip(g, rect{r.x, y, r.w, r.h - 1}, steps, b, u, late)
 	y += lines
 	text := func(style cell.Style, x int, s string) {
@@ -224,7 +224,7 @@ func (m *model) progress(b lab.Boot, u usual) (word string, frac float64, words 
 		}
 		return string(p.Rung), float64(p.Done) / float64(p.Of), words, true
 	}
-	gone := m.now.Sub(began(b))
+	gone := m.asOf().Sub(began(b))
 	if u.n >= fewBoots && u.total > 0 {
 		return "boot", min(float64(gone)/float64(u.total), 0.99), fmt.Sprintf("%s of about %s", span(gone), span(u.total)), true
 	}
@@ -283,7 +283,7 @@ func (m *model) bootSide(b lab.Boot, u usual) (lines []styled) {
 	}
 	live := m.x.snap.Live[b.Machine]
 	lines = append(lines, styled{cell.Plain, "power   " + machineRow{live: live}.power()},
-		styled{cell.Plain, "seen    " + ago(m.now, live.Seen)})
+		styled{cell.Plain, "seen    " + ago(m.asOf(), live.Seen)})
 	if live.IP != "" {
 		lines = append(lines, styled{cell.Plain, "address " + live.IP})
 	}

@@ -2,6 +2,7 @@ package tui
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,7 +14,9 @@ import (
 const (
 	frame = 100 * time.Millisecond
 	beat  = 250 * time.Millisecond
-	again = time.Second // until the lab is asked once more after an error
+	again = time.Second     // until the lab is asked once more after an error
+	pulse = time.Second     // between two questions whether the lab is there
+	quiet = 2 * time.Second // until a lab that does not answer that counts as gone
 )
 
 // A feed brings the screen what is new. Two readers block on the lab; the waker gathers what they bring and owns the only
@@ -36,6 +39,7 @@ type feed struct {
 type wakeMsg struct {
 	at    time.Time
 	snap  *lab.Snapshot
+	heard bool  // the lab answered
 	gone  error // the lab cannot be reached
 	tries int
 	turn  int // whose lines these are
@@ -86,6 +90,28 @@ func (f *feed) watch(ctx context.Context) {
 		}
 		rev, tries = s.Rev, 0
 		if !f.bring(ctx, wakeMsg{snap: &s}) {
+			return
+		}
+	}
+}
+
+// listen asks the lab now and then for a word: a watch alone cannot tell a lab on which nothing happens from one that is
+// gone or hangs.
+func (f *feed) listen(ctx context.Context) {
+	for tries := 0; rest(ctx, pulse); {
+		qctx, cancel := context.WithTimeout(ctx, quiet)
+		_, _, _, err := f.desk.Tail(qctx, lab.Tail{Max: 1})
+		late := qctx.Err() != nil
+		cancel()
+		msg := wakeMsg{heard: true}
+		if tries++; err != nil {
+			if msg = (wakeMsg{gone: err, tries: tries}); late {
+				msg.gone = fmt.Errorf("it does not answer: %w", lab.ErrUnreachable)
+			}
+		} else {
+			tries = 0
+		}
+		if ctx.Err() != nil || !f.bring(ctx, msg) {
 			return
 		}
 	}
@@ -188,10 +214,13 @@ func goesOn(s lab.Snapshot) bool {
 // merge adds what e brings; lines of another turn replace the ones before.
 func (m *wakeMsg) merge(e wakeMsg) {
 	if e.snap != nil {
-		m.snap, m.gone, m.tries = e.snap, nil, 0
+		m.snap = e.snap
 	}
-	if e.gone != nil {
-		m.gone, m.tries = e.gone, e.tries
+	switch {
+	case e.gone != nil:
+		m.gone, m.tries, m.heard = e.gone, max(e.tries, m.tries), false
+	case e.snap != nil || e.heard:
+		m.gone, m.tries, m.heard = nil, 0, true
 	}
 	if e.turn > m.turn {
 		m.turn, m.lines, m.lost = e.turn, nil, 0

@@ -193,7 +193,10 @@ func (d *still) Watch(ctx context.Context, _ uint64) (lab.Snapshot, error) {
 	<-ctx.Done()
 	return lab.Snapshot{}, ctx.Err()
 }
-func (d *still) Tail(ctx context.Context, _ lab.Tail) ([]lab.Line, int64, int64, error) {
+func (d *still) Tail(ctx context.Context, t lab.Tail) ([]lab.Line, int64, int64, error) {
+	if !t.Wait {
+		return nil, t.After, 0, nil
+	}
 	<-ctx.Done()
 	return nil, 0, 0, ctx.Err()
 }

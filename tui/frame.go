@@ -123,14 +123,18 @@ func (m *model) drawHead(g *cell.Grid, rows []machineRow) {
 }
 
 func (m *model) headParts(rows []machineRow, services []part) []part {
-	parts := append([]part{{0, cell.Bold, strings.TrimSpace("carte " + m.opt.Name)}}, services...)
+	name := part{0, cell.Bold, strings.TrimSpace("carte " + m.opt.Name)}
+	if m.gone != nil { // what the services were is no news, and nothing pushes these words out
+		return append([]part{{0, cell.Yellow | cell.Reverse, m.goneWords()}, name}, m.counts(rows)...)
+	}
+	parts := append([]part{name}, services...)
 	parts = append(parts, m.counts(rows)...)
 	if m.x == nil {
 		return parts
 	}
 	if n := len(m.x.waits); n > 0 {
 		text := fmt.Sprintf("queue %d", n)
-		if d, ok := m.x.left(m.now); ok {
+		if d, ok := m.x.left(m.asOf()); ok {
 			text += " ~" + span(d)
 		}
 		parts = append(parts, part{3, cell.Plain, text})
@@ -350,7 +354,8 @@ func (m *model) drawLast(g *cell.Grid) {
 			g.Text(1, m.h-len(lines)+i, m.w-2, cell.Yellow, l)
 		}
 	case m.gone != nil:
-		g.Text(1, y, m.w-2, cell.Yellow, m.goneWords())
+		text := fmt.Sprintf("q leaves  asked again %s: %s", plural(m.tries, "time"), lab.Words(m.gone))
+		g.Text(1, y, m.w-2, cell.Yellow, text)
 	case m.flash.text != "" && m.now.Sub(m.flash.at) < flashTime:
 		if lines := wrapped(m.flash.text, m.w-4); len(lines) > 1 && m.h > low {
 			lines = lines[:min(3, len(lines))]
@@ -400,6 +405,4 @@ func (m *model) lineCommand() string {
 	return "carte status"
 }
 
-func (m *model) goneWords() string {
-	return fmt.Sprintf("no word from the lab for %s, trying (%d) … q leaves: %v", ago(m.now, m.word), m.tries, m.gone)
-}
+func (m *model) goneWords() string { return fmt.Sprintf("▲ no word from the lab for %s …", ago(m.now, m.word)) }

@@ -149,7 +149,7 @@ func (m *model) users(image string) string {
 }
 
 func (m *model) versionWords(v lab.Version) string {
-	s := fmt.Sprintf("v%-3d %-12s +%-8s %s", v.Number, day(m.now, v.At), lab.Bytes(v.Stored), v.Author)
+	s := fmt.Sprintf("v%-3d %-12s +%-8s %s", v.Number, day(m.asOf(), v.At), lab.Bytes(v.Stored), v.Author)
 	return strings.TrimSpace(s + "  " + v.Message)
 }
 
@@ -162,7 +162,7 @@ func (m *model) drawVersions(g *cell.Grid, r rect) {
 	in := m.inside(g, r, fmt.Sprintf("%s  %s %s", i.Name, i.Kind, i.Form), plural(len(rows), "version"))
 	drawTable(g, in, []column[lab.Version]{
 		words("VERSION", 14, 24, 0, func(v lab.Version) string { return v.Ref().String() }),
-		words("MADE", 12, 12, 2, func(v lab.Version) string { return day(m.now, v.At) }),
+		words("MADE", 12, 12, 2, func(v lab.Version) string { return day(m.asOf(), v.At) }),
 		figures("SIZE", 8, 1, func(v lab.Version) string { return lab.Bytes(v.Bytes) }),
 		figures("CONTENT", 8, 5, func(v lab.Version) string { return lab.Bytes(v.Content) }),
 		figures("STORED", 8, 3, func(v lab.Version) string { return "+" + lab.Bytes(v.Stored) }),

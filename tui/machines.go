@@ -32,7 +32,7 @@ func (m *model) machineColumns() []column[machineRow] {
 		}},
 		figures("ETA", 5, 5, machineRow.eta),
 		figures("WRITE", 9, 8, func(r machineRow) string { return perSecond(r.rate) }),
-		figures("SEEN", 4, 6, func(r machineRow) string { return ago(m.now, r.live.Seen) }),
+		figures("SEEN", 4, 6, func(r machineRow) string { return ago(m.asOf(), r.live.Seen) }),
 		words("POWER", 5, 8, 9, machineRow.power),
 		words("NOTE", 6, 40, 10, func(r machineRow) string { return r.Note }),
 	}
@@ -71,8 +71,8 @@ func (m *model) rows() []machineRow {
 	if m.x == nil {
 		return nil
 	}
-	if m.sorted.x != m.x || !m.sorted.at.Equal(m.now) {
-		m.sorted.x, m.sorted.at, m.sorted.rows = m.x, m.now, machineRows(m.x, m.now)
+	if m.sorted.x != m.x || !m.sorted.at.Equal(m.asOf()) {
+		m.sorted.x, m.sorted.at, m.sorted.rows = m.x, m.asOf(), machineRows(m.x, m.asOf())
 		m.sorted.alerts = alerts(m.x, m.sorted.rows)
 	}
 	return m.sorted.rows
@@ -191,7 +191,7 @@ func (m *model) warnings(rows []machineRow) (list []warning) {
 		}
 		switch r.cond {
 		case lost:
-			list = append(list, warning{r.mark, fmt.Sprintf("%s: no word from its agent for %s. ! says what to do.", r.label(), ago(m.now, r.live.Seen))})
+			list = append(list, warning{r.mark, fmt.Sprintf("%s: no word from its agent for %s. ! says what to do.", r.label(), ago(m.asOf(), r.live.Seen))})
 		case stuck:
 			list = append(list, warning{r.mark, fmt.Sprintf("%s waits for %s: %s. ! says what to do.", r.label(), r.step.Rung, firstClause(r.step.Cause))})
 		case failed:

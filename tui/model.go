@@ -140,12 +140,15 @@ func batch(cmds []tea.Cmd) tea.Cmd {
 // woken takes what the lab brought.
 func (m *model) woken(msg wakeMsg) {
 	m.now = msg.at
-	if m.gone, m.tries = msg.gone, max(m.tries, msg.tries); msg.gone == nil {
-		m.tries = 0
+	switch {
+	case msg.gone != nil:
+		m.gone, m.tries = msg.gone, max(m.tries, msg.tries)
+	case msg.snap != nil || msg.heard:
+		m.gone, m.tries, m.word = nil, 0, m.now
 	}
 	if msg.snap != nil {
 		first := m.x == nil
-		m.x, m.word = newIndex(*msg.snap, m.x), m.now
+		m.x = newIndex(*msg.snap, m.x)
 		if first && m.opt.Start != "" {
 			m.open(m.opt.Start)
 		}
@@ -155,6 +158,15 @@ func (m *model) woken(msg wakeMsg) {
 	for _, o := range msg.done {
 		m.finish(o)
 	}
+}
+
+// asOf is the time for which the picture is true: now, or, while the lab cannot be reached, that of its last word. So no
+// machine is blamed for a silence that is the lab's.
+func (m *model) asOf() time.Time {
+	if m.gone != nil {
+		return m.word
+	}
+	return m.now
 }
 
 // open goes to an address.

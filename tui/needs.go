@@ -35,7 +35,7 @@ func (m *model) drawNeeds(g *cell.Grid, r rect) {
 		a, y := list[top+i], left.y+i
 		g.Mark(left.x+3, y, a.mark)
 		n := g.Text(left.x+5, y, 12, cell.Bold, a.who)
-		g.Right(left.x+left.w-1, y, 6, cell.Plain, ago(m.now, a.since))
+		g.Right(left.x+left.w-1, y, 6, cell.Plain, ago(m.asOf(), a.since))
 		g.Text(left.x+5+max(n, 10)+2, y, left.w-max(n, 10)-16, cell.Plain, a.what)
 		if top+i == at {
 			g.Put(left.x+1, y, cell.Bold, '>')

@@ -13,7 +13,7 @@ func (m *model) drawQueue(g *cell.Grid, r rect) {
 	l := m.list()
 	keys := m.rowKeys()
 	at := l.settle(keys)
-	slots := m.x.slots(m.now)
+	slots := m.x.slots(m.asOf())
 	detail := 5
 	if r.h < 14 {
 		detail = 3
@@ -21,8 +21,8 @@ func (m *model) drawQueue(g *cell.Grid, r rect) {
 	top := rect{r.x, r.y, r.w, r.h - detail}
 	if m.boxed() {
 		right := ""
-		if d, ok := m.x.left(m.now); ok {
-			right = "all done about " + m.now.Add(d).Format("15:04")
+		if d, ok := m.x.left(m.asOf()); ok {
+			right = "all done about " + m.asOf().Add(d).Format("15:04")
 		}
 		g.Box(top.x, top.y, top.w, top.h, cell.Dim, fmt.Sprintf("Queue %d", len(rows)), right)
 		top = rect{r.x + 1, r.y + 1, r.w - 2, top.h - 2}
@@ -55,9 +55,9 @@ func (m *model) queueColumns(slots map[int64]slot) []column[lab.Boot] {
 		case !ok || !s.known:
 			return "—"
 		case end:
-			return m.now.Add(s.end).Format("15:04")
+			return m.asOf().Add(s.end).Format("15:04")
 		}
-		return m.now.Add(s.start).Format("15:04")
+		return m.asOf().Add(s.start).Format("15:04")
 	}
 	return []column[lab.Boot]{
 		figures("#", 4, 0, func(b lab.Boot) string { return fmt.Sprint(b.ID) }),
@@ -102,11 +102,11 @@ func (m *model) drawWhy(g *cell.Grid, r rect, b lab.Boot) {
 		if b.Reason != "" {
 			lines = append(lines, "was:   "+b.Reason)
 		}
-		lines = append(lines, fmt.Sprintf("since %s, place %d in the queue of %s", day(m.now, b.Queued), m.queuePlace(b), m.who(b.Machine)))
+		lines = append(lines, fmt.Sprintf("since %s, place %d in the queue of %s", day(m.asOf(), b.Queued), m.queuePlace(b), m.who(b.Machine)))
 	} else {
 		mc := m.x.snap.Machines[b.Machine]
-		st := stateOf(m.x, mc, m.now)
-		lines = append(lines, fmt.Sprintf("%s since %s, attempt %d", st.word, day(m.now, b.Since), b.Attempt))
+		st := stateOf(m.x, mc, m.asOf())
+		lines = append(lines, fmt.Sprintf("%s since %s, attempt %d", st.word, day(m.asOf(), b.Since), b.Attempt))
 		if b.Reason != "" {
 			lines = append(lines, b.Reason)
 		}

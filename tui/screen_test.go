@@ -244,18 +244,54 @@ type crasher struct{ still }
 
 func (crasher) Watch(context.Context, uint64) (lab.Snapshot, error) { panic("out of paper") }
 
-// A lab that cannot be reached leaves the last picture, and says so; when it is back the picture is new.
+// A lab that cannot be reached leaves the last picture as of its last word, says so first of all, and goes on saying it
+// until the lab answers. No machine is blamed.
 func TestLabGoneAndBack(t *testing.T) {
-	m, _ := newTest(t, bench(), 80, 24, Options{})
-	m.Update(wakeMsg{at: noon.Add(7 * time.Second), gone: lab.ErrUnreachable, tries: 2})
-	if v := m.View(); !strings.Contains(v, "no word from the lab for 7s, trying (2)") || !strings.Contains(v, "nuc-2") {
-		t.Errorf("the picture does not say that the lab is gone:\n%s", v)
+	for _, w := range []int{40, 60, 80, 120} {
+		m, _ := newTest(t, bench(), w, 24, Options{Name: "a lab with a very long name indeed"})
+		rows := fmt.Sprint(m.rows())
+		m.Update(wakeMsg{at: noon.Add(17 * time.Second), gone: lab.ErrUnreachable, tries: 2})
+		m.Update(wakeMsg{at: noon.Add(27 * time.Second)}) // the clock goes on, the lab said nothing
+		lines := m.linesOf()
+		if !strings.HasPrefix(strings.TrimSpace(lines[0]), "▲ no word from the lab for 27s …") || strings.Contains(lines[0], "http") {
+			t.Errorf("the first of %d columns: %q", w, lines[0])
+		}
+		if v := strings.Join(lines, "\n"); !strings.Contains(v, "nuc-2") || !strings.HasPrefix(m.lastLine(), "q leaves  asked again 2 times") {
+			t.Errorf("the picture does not say that the lab is gone:\n%s", v)
+		}
+		if got := fmt.Sprint(m.rows()); got != rows {
+			t.Errorf("the machines changed while nobody knew anything:\n%s\nbefore:\n%s", got, rows)
+		}
+		fitsIn(t, m.View(), w, 24)
+		m.Update(wakeMsg{at: noon.Add(28 * time.Second), heard: true})
+		if v := strings.Join(m.linesOf(), "\n"); strings.Contains(v, "no word from the lab") {
+			t.Errorf("the lab is back and the picture does not know:\n%s", v)
+		}
 	}
-	s := bench()
-	m.Update(wakeMsg{at: noon.Add(8 * time.Second), snap: &s})
-	if v := m.View(); strings.Contains(v, "no word from the lab") {
-		t.Errorf("the lab is back and the picture does not know:\n%s", v)
+}
+
+// A killed is a desk whose lab hangs once it was seen: nothing answers, nothing fails.
+type killed struct{ talker }
+
+func (d *killed) Tail(ctx context.Context, _ lab.Tail) ([]lab.Line, int64, int64, error) {
+	<-ctx.Done()
+	return nil, 0, 0, ctx.Err()
+}
+
+// A lab that hangs is noticed although no call fails.
+func TestLabHangs(t *testing.T) {
+	g := newGlass(t, 80, 24)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, &killed{talker{snap: bench()}}, options(g)) }()
+	g.shows("opti-7")
+	began := time.Now()
+	g.shows("no word from the lab for")
+	if took := time.Since(began); took > 2*(pulse+quiet) {
+		t.Errorf("noticed after %s", took)
 	}
+	cancel()
+	<-ended
 }
 
 // Importing this package says nothing to the terminal and waits for nothing: the test binary, which has it, runs in a

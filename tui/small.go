@@ -9,7 +9,12 @@ import (
 // drawSmall is what is left in a window that is too small for anything else: the machines, one a line, or what the place
 // shows, and how to get help.
 func (m *model) drawSmall(g *cell.Grid, rows []machineRow) {
-	x := g.Text(0, 0, m.w, cell.Bold, "carte ")
+	x := 0
+	if m.gone != nil {
+		x = g.Text(0, 0, m.w, cell.Yellow|cell.Reverse, m.goneWords()) + 1
+	} else {
+		x = g.Text(0, 0, m.w, cell.Bold, "carte ")
+	}
 	for _, p := range m.counts(rows) {
 		if p.drop <= 2 || len(rows) < 100 {
 			x += g.Text(x, 0, m.w-x, p.style, p.text) + 1
@@ -73,7 +78,7 @@ func (m *model) drawSmallMachines(g *cell.Grid, r rect, rows []machineRow) {
 		}
 		switch {
 		case row.cond == lost:
-			g.Text(x, y, r.w-x, cell.Plain, ago(m.now, row.live.Seen))
+			g.Text(x, y, r.w-x, cell.Plain, ago(m.asOf(), row.live.Seen))
 		case row.left >= 0:
 			g.Text(x, y, r.w-x, cell.Plain, span(row.left))
 		case row.done < 0:

@@ -104,6 +104,7 @@ func Run(ctx context.Context, desk lab.Desk, o Options) (err error) {
 	}
 	g.start(func() { <-ready; f.watch(inner) })
 	g.start(func() { <-ready; f.tail(inner) })
+	g.start(func() { <-ready; f.listen(inner) })
 	g.start(func() { <-ready; f.wake(inner, func(msg wakeMsg) { p.Send(msg) }) })
 	g.start(func() { // a quiet end: unlike tea.WithContext, this waits for the reader of keys
 		<-inner.Done()
