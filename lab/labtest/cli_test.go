@@ -68,6 +68,8 @@ func exitCode(ts *testscript.TestScript, neg bool, args []string) {
 // serving waits until a lab answers in $CARTE_STATE, or, with !, until none does.
 func serving(ts *testscript.TestScript, neg bool, _ []string) {
 	dir := ts.Getenv("CARTE_STATE")
+	again := time.NewTicker(10 * time.Millisecond) // another process; nothing here announces it
+	defer again.Stop()
 	for end := time.Now().Add(Patience); ; {
 		c, err := remote.Dial(dir)
 		if err == nil {
@@ -79,7 +81,7 @@ func serving(ts *testscript.TestScript, neg bool, _ []string) {
 		if time.Now().After(end) {
 			ts.Fatalf("a lab in %s: %v", dir, err)
 		}
-		time.Sleep(10 * time.Millisecond) // another process; nothing here announces it
+		<-again.C
 	}
 }
 
