@@ -41,7 +41,7 @@ func main() {
 }
 
 func host() cli.Host {
-	return cli.Host{Version: version, Open: open, Serve: serve, Screen: screen, DemoImage: demoImage, Movers: cli.Movers{Flash: flash, Capture: capture}}
+	return cli.Host{Version: version, Open: open, Serve: serve, Screen: screen, DemoImage: demoImage, Fits: power.Fits, Movers: cli.Movers{Flash: flash, Capture: capture}}
 }
 
 // flash and capture are the agent's, on this computer.
@@ -86,7 +86,7 @@ func serve(ctx context.Context, o cli.ServeOptions, with func(context.Context, l
 		return err
 	}
 	desk.Looks = looks(boot)
-	log := slog.New(slog.NewTextHandler(logTo(desk.Lab, o.Log), &slog.HandlerOptions{ReplaceAttr: untimed}))
+	log := slog.New(&plain{lab: desk.Lab, also: o.Log})
 	nb, err := server(desk, boot, o.Config, log)
 	if err != nil {
 		return err
@@ -238,27 +238,4 @@ func demoImage(ctx context.Context) (io.ReadCloser, error) {
 		return nil, errors.Join(err, seekErr, f.Close())
 	}
 	return f, nil
-}
-
-// labLog writes lines into the lab's own log.
-type labLog struct{ l *lab.Lab }
-
-func (w labLog) Write(p []byte) (int, error) {
-	w.l.Log(lab.Line{Source: "carte", Text: string(bytes.TrimSpace(p))})
-	return len(p), nil
-}
-
-func logTo(l *lab.Lab, also io.Writer) io.Writer {
-	if also == nil {
-		return labLog{l}
-	}
-	return io.MultiWriter(labLog{l}, also)
-}
-
-// untimed leaves the time to the lab's log, which has its own.
-func untimed(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) == 0 && a.Key == slog.TimeKey {
-		return slog.Attr{}
-	}
-	return a
 }

@@ -88,7 +88,9 @@ func (e Exec) run(ctx context.Context, m lab.Machine, verb string) (string, erro
 	case limited.Err() != nil:
 		return "", fmt.Errorf("%q did not end in %v and was killed%s", argv, limit, said(&stdout, &stderr))
 	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("the power command of %s is not there: %w", m.Label(), err)
+		return "", fmt.Errorf("the power command of %s, %s, is not there: carte machine set %s power=exec:COMMAND: %w", m.Label(), argv[0], m.Label(), lab.ErrNotFound)
+	case errors.Is(err, os.ErrPermission):
+		return "", fmt.Errorf("the power command of %s, %s, may not be run: chmod +x %s: %w", m.Label(), argv[0], argv[0], lab.ErrRefused)
 	case err != nil:
 		return "", fmt.Errorf("%q: %w%s", argv, err, said(&stdout, &stderr))
 	}

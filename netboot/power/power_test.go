@@ -49,7 +49,7 @@ func TestExec(t *testing.T) {
 	if err := (Exec{}).On(ctx, sh("echo no such outlet >&2; exit 3")); err == nil || !strings.Contains(err.Error(), "exit status 3: no such outlet") {
 		t.Errorf("a failing command: %v, want its status and its words", err)
 	}
-	if err := (Exec{}).On(ctx, metal("exec", "/no/such/command")); err == nil || !strings.Contains(err.Error(), "not there") {
+	if err := (Exec{}).On(ctx, metal("exec", "/no/such/command")); !errors.Is(err, lab.ErrNotFound) || !strings.Contains(err.Error(), "/no/such/command, is not there") {
 		t.Errorf("a missing command: %v", err)
 	}
 	if err := (Exec{}).On(ctx, metal("exec")); !errors.Is(err, lab.ErrInvalid) {

@@ -116,6 +116,9 @@ func (q *QEMU) On(ctx context.Context, m lab.Machine) error {
 	if err != nil {
 		return err
 	}
+	if err := Fits(*m.Virtual); err != nil {
+		return fmt.Errorf("%s cannot be switched on: it has %w", m.Label(), err)
+	}
 	out := newLines(func(l []string) {
 		if q.Console != nil {
 			q.Console(m, l)

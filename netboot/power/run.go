@@ -2,7 +2,6 @@ package power
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -115,15 +114,30 @@ func (r *Runner) carry(ctx context.Context, m lab.Machine, order string) (lab.Sn
 		return lab.Snapshot{}, ctx.Err()
 	}
 	if order != "" || state != StateUnknown || stateErr != nil {
-		p := lab.Powered{Machine: m.ID, Order: order, State: state, Err: errors.Join(err, stateErr)}
+		if err == nil { // else it would often be the same sentence again
+			err = stateErr
+		}
+		p := lab.Powered{Machine: m.ID, Order: order, State: state, Err: err}
 		if err := r.Lab.Powered(ctx, p); err != nil {
 			return lab.Snapshot{}, err
 		}
 	}
 	if order != "" {
-		r.Log.Info("power", "machine", m.Label(), "order", order, "state", state, "err", err)
+		r.Log.Info(outcome(m, order, state, err))
 	}
 	return r.Lab.Watch(ctx, 0)
+}
+
+// outcome says in words what came of an order.
+func outcome(m lab.Machine, order, state string, err error) string {
+	came := "sent"
+	switch {
+	case err != nil:
+		came = lab.Words(err)
+	case state != StateUnknown:
+		came = state
+	}
+	return fmt.Sprintf("power: %s %s: %s", m.Label(), order, came)
 }
 
 func (r *Runner) obey(ctx context.Context, m lab.Machine, order string) error {

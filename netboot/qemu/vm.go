@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -120,10 +122,32 @@ func (v *VM) outcome(ctx context.Context, err error, said *tail) error {
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
+	select {
+	case <-v.started:
+	default:
+		if err != nil {
+			return v.refused(err, said)
+		}
+	}
 	if err != nil {
-		return fmt.Errorf("virtual machine %s: qemu: %w: %s", v.spec.Name, err, said)
+		return fmt.Errorf("virtual machine %s: QEMU ended: %w: %s", v.spec.Name, err, said.last())
 	}
 	return nil
+}
+
+// passing are the words of QEMU for what may be otherwise in a moment.
+var passing = []string{"busy", "lock", "Cannot allocate memory", "temporarily"}
+
+// refused is the error of a QEMU that ended before it ran: lab.ErrRefused, unless it may start at the next try.
+func (v *VM) refused(err error, said *tail) error {
+	words := said.last()
+	text := fmt.Sprintf("QEMU does not start %s: %s", v.spec.Name, words)
+	var exit *exec.ExitError
+	again := slices.ContainsFunc(passing, func(p string) bool { return strings.Contains(words, p) })
+	if again || !errors.As(err, &exit) || !exit.Exited() {
+		return fmt.Errorf("%s: %w", text, err)
+	}
+	return fmt.Errorf("%s: %w", text, lab.ErrRefused)
 }
 
 // start starts cmd with its ends of the sockets and returns ours.
@@ -264,6 +288,16 @@ func (t *tail) Write(p []byte) (int, error) {
 		t.b = append(t.b[:0], t.b[n:]...)
 	}
 	return len(p), nil
+}
+
+// last is the last line of it, without the program's name.
+func (t *tail) last() string {
+	lines := strings.Split(strings.TrimSpace(t.String()), "\n")
+	line := lines[len(lines)-1]
+	if _, rest, ok := strings.Cut(line, "qemu-system-x86_64: "); ok {
+		return rest
+	}
+	return line
 }
 
 func (t *tail) String() string {

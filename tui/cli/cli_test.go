@@ -81,6 +81,8 @@ func TestExitCodes(t *testing.T) {
 		{"machine add x", 2, "either --virtual, or has a network card"},
 		{"machine add x --mac 1", 2, `"1" is not a network card's address`},
 		{"machine add x --virtual --disk 4Q", 2, `size "4Q": "Q" is not a unit`},
+		{"machine add x --virtual --disk 0", 2, "a size from 1"},
+		{"machine add x --virtual --cpus 0", 2, "a number from 1"},
 		{"machine add x --mac 00:11:22:33:44:55 --cpus 2", 2, "belong to a virtual machine"},
 		{"machine add vm-1 --virtual", 5, "vm-1 is there already"},
 		{"machine set vm-1 note", 2, `"note" is not SETTING=VALUE`},

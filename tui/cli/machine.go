@@ -19,8 +19,13 @@ const powerWait = 90 * time.Second
 // size is a flag that reads 4G.
 type size struct{ n *int64 }
 
-func (s size) Set(v string) (err error) { *s.n, err = action.ParseSize(v); return err }
-func (size) Type() string               { return "SIZE" }
+func (s size) Set(v string) (err error) {
+	if *s.n, err = action.ParseSize(v); err == nil && *s.n <= 0 {
+		err = fmt.Errorf("a size from 1: %w", lab.ErrInvalid)
+	}
+	return err
+}
+func (size) Type() string { return "SIZE" }
 func (s size) String() string {
 	if s.n == nil || *s.n == 0 {
 		return ""
@@ -63,15 +68,21 @@ func (c *call) machineCommands() []entry {
 				f.StringArrayVar(&macs, "mac", nil, "address of a network card; may be said more than once")
 				f.Var(size{&v.DiskBytes}, "disk", "size of the virtual disk (default 4G)")
 				f.Var(size{&v.MemoryBytes}, "memory", "memory of the virtual machine (default 1G)")
-				f.IntVar(&v.CPUs, "cpus", 0, "CPUs of the virtual machine (default 1)")
+				f.Var(count{&v.CPUs}, "cpus", "CPUs of the virtual machine (default 1)")
 				f.StringVar((*string)(&v.Firmware), "firmware", "", "bios or uefi (default bios)")
-				f.StringVar(&v.Wire, "wire", "", "user: QEMU's own network, needs no root; or the name of a tap interface (default user)")
+				f.Var(notEmpty{&v.Wire, "WIRE"}, "wire", "user: QEMU's own network, needs no root; or the name of a tap interface (default user)")
 			},
 			run: func(ctx context.Context, args []string) error {
 				add := lab.AddMachine{Name: args[0], MACs: macs}
 				switch {
 				case virtual:
 					add.Virtual = &v
+					if c.host.Fits == nil {
+						break
+					}
+					if err := c.host.Fits(v); err != nil {
+						return fmt.Errorf("%s would have %w", args[0], err)
+					}
 				case v != lab.Virtual{}:
 					return fmt.Errorf("--disk, --memory, --cpus, --firmware and --wire belong to a virtual machine; add --virtual: %w", lab.ErrInvalid)
 				case len(macs) == 0:
