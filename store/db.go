@@ -27,6 +27,8 @@ type DB struct {
 	sql   *sql.DB
 	file  string
 	cards string // folder of the versions' cards (rebuild.go); empty: none are kept
+
+	room func(error) bool // makes room if that error came from a full disk (reserve.go); may be nil
 }
 
 // OpenDB opens the catalogue, makes it where there is none, readable by its owner only, and brings an older one up to date. A catalogue that a newer
@@ -108,11 +110,12 @@ func (d *DB) explain(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
+	if isFull(err) {
+		return fmt.Errorf("the disk under %s is full; free some space: %w", filepath.Dir(d.file), err)
+	}
 	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
 		return fmt.Errorf("the file is broken (%v); stop carte, keep a copy of it, and put a backup in its place, or move it away, then images are found again and machines are not: %w", err, lab.ErrDamaged)
-	case sqlite3.SQLITE_FULL:
-		return fmt.Errorf("the disk under %s is full; nothing was changed; free some space: %w", filepath.Dir(d.file), err)
 	case sqlite3.SQLITE_BUSY:
 		return fmt.Errorf("another program holds the catalogue (%v); close it: %w", err, lab.ErrBusy)
 	}

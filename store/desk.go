@@ -184,8 +184,11 @@ func (d *Desk) room() lab.Finding {
 		return lab.Finding{What: "room for images", Must: true, Why: err.Error()}
 	}
 	f := lab.Finding{What: "room for images", OK: free > roomy, Why: fmt.Sprintf("%s free in %s", lab.Bytes(free), d.State.Dir)}
+	if !f.OK && !d.State.Reserved() {
+		f.Why += fmt.Sprintf("; the %s that carte keeps back for a full disk are in use: at %s free they are kept back again", lab.Bytes(reserveSize), lab.Bytes(reserveRoom))
+	}
 	if !f.OK {
-		f.Fix = "carte image rm NAME, or another folder: --state DIR"
+		f.Fix = "carte image rm NAME, then carte gc, or another folder: --state DIR"
 	}
 	return f
 }
@@ -227,6 +230,9 @@ func Hold(ctx context.Context, dir string, now func() time.Time) (*Desk, error) 
 	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: now, Secret: s.Secret})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
+	}
+	for _, n := range s.Notes {
+		l.Log(lab.Line{Source: "store", Text: n})
 	}
 	return &Desk{Lab: l, State: s}, nil
 }

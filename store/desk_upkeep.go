@@ -17,6 +17,9 @@ func (d *Desk) Collect(ctx context.Context, dry bool) (lab.Collected, error) {
 	if !dry && got.Bytes > 0 {
 		d.Lab.Log(lab.Line{Source: "store", Text: fmt.Sprintf("gc: %d manifests and %d chunks removed, %s freed", got.Manifests, got.Chunks, lab.Bytes(got.Bytes))})
 	}
+	if err == nil && !dry {
+		err = d.State.keepReserve()
+	}
 	return got, err
 }
 

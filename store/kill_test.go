@@ -151,7 +151,7 @@ func everyFile(t *testing.T, dir string) (paths []string) {
 
 // A catalogue on a full disk takes nothing, says so, and works on when there is room again. It runs in a mount namespace of its own.
 func TestFullDiskUnderTheCatalogue(t *testing.T) {
-	dir := inSmallDisk(t, "TestFullDiskUnderTheCatalogue")
+	dir := inSmallDisk(t, "TestFullDiskUnderTheCatalogue", "4m")
 	if dir == "" {
 		return
 	}
@@ -174,7 +174,7 @@ func TestFullDiskUnderTheCatalogue(t *testing.T) {
 			continue
 		}
 		refused++
-		if !strings.Contains(err.Error(), "nothing was changed") || !strings.Contains(err.Error(), "free some space") {
+		if strings.Count(err.Error(), "nothing was changed") != 1 || !strings.Contains(err.Error(), "free some space") {
 			t.Fatal(err)
 		}
 	}
@@ -194,14 +194,14 @@ func TestFullDiskUnderTheCatalogue(t *testing.T) {
 	}
 }
 
-// inSmallDisk runs the test again with a tmpfs of 4 MiB that nobody else sees, and gives the path there; empty for the one that started it.
-func inSmallDisk(t *testing.T, name string) string {
+// inSmallDisk runs the test again with a tmpfs of that size that nobody else sees, and gives the path there; empty for the one that started it.
+func inSmallDisk(t *testing.T, name, size string) string {
 	const env = "CARTE_TEST_SMALL_DISK"
 	if dir := os.Getenv(env); dir != "" {
 		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 			t.Fatal(err)
 		}
-		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 			t.Fatal(err)
 		}
 		return filepath.Join(dir, "lab")

@@ -14,7 +14,16 @@ import (
 )
 
 // Save writes the changes in one transaction, in their order: the same that lab applies to memory. On an error nothing was written.
+// On a full disk it takes from the reserve.
 func (d *DB) Save(ctx context.Context, changes []lab.Change) error {
+	err := d.write(ctx, changes)
+	if d.room != nil && d.room(err) {
+		err = d.write(ctx, changes)
+	}
+	return err
+}
+
+func (d *DB) write(ctx context.Context, changes []lab.Change) error {
 	undo, err := d.writeCards(changes)
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ import (
 //	versions/   a card for each version, from which a lost catalogue is made again
 //	secret      32 random bytes
 //	tmp/        emptied at every Open
+//	reserve     room that is given up when the disk is full
 type State struct {
 	Dir    string
 	DB     *DB
@@ -54,26 +55,48 @@ func Open(ctx context.Context, dir string) (_ *State, err error) {
 	if s.lock, err = takeLock(filepath.Join(dir, "lock")); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.RemoveAll(s.Temp()), os.Mkdir(s.Temp(), 0o700)); err != nil {
+	err = s.openAll(ctx)
+	scarce := s.roomFor(err)
+	if scarce {
+		err = s.openAll(ctx)
+	}
+	if err != nil {
 		return nil, err
+	}
+	if scarce {
+		s.Notes = append(s.Notes, reserveNote)
+	} else if err := s.keepReserve(); err != nil {
+		s.Notes = append(s.Notes, err.Error())
+	}
+	s.DB.room = s.roomFor
+	return s, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))) // the names of what was made just now survive, too
+}
+
+// openAll opens what is in the folder, all of it or nothing.
+func (s *State) openAll(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.closeAll())
+		}
+	}()
+	if err := errors.Join(os.RemoveAll(s.Temp()), os.Mkdir(s.Temp(), 0o700)); err != nil {
+		return full(err)
 	}
 	if s.Secret, err = s.File("secret", func() ([]byte, error) {
 		b := make([]byte, 32)
 		_, err := rand.Read(b)
 		return b, err
 	}); err != nil {
-		return nil, err
+		return full(err)
 	}
-	if s.DB, err = OpenDB(ctx, filepath.Join(dir, "lab.db")); err != nil {
-		return nil, err
+	if s.DB, err = OpenDB(ctx, filepath.Join(s.Dir, "lab.db")); err != nil {
+		return err
 	}
-	if s.Chunks, err = OpenChunks(filepath.Join(dir, "chunks")); err != nil {
-		return nil, err
+	if s.Chunks, err = OpenChunks(filepath.Join(s.Dir, "chunks")); err != nil {
+		return full(err)
 	}
-	if s.Notes, err = s.rebuild(ctx, time.Now()); err != nil {
-		return nil, err
-	}
-	return s, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))) // the names of what was made just now survive, too
+	s.Notes, err = s.rebuild(ctx, time.Now())
+	return err
 }
 
 // takeLock holds the lock file until it is closed. The kernel frees it when the process dies, however it dies.
@@ -92,11 +115,13 @@ func takeLock(path string) (*os.File, error) {
 	} else if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}
-	if err := f.Truncate(0); err != nil {
-		return nil, errors.Join(err, f.Close())
+	line := fmt.Appendf(nil, "%d\n", os.Getpid())
+	_, err = f.WriteAt(line, 0)
+	if isFull(err) {
+		line, err = nil, nil // it is for people only
 	}
-	if _, err := fmt.Fprintf(f, "%d\n", os.Getpid()); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := errors.Join(err, f.Truncate(int64(len(line)))); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}
 	return f, nil
 }
@@ -129,15 +154,20 @@ func (s *State) Free() (int64, error) {
 
 // Close closes everything and gives up the lock last.
 func (s *State) Close() error {
+	all := s.closeAll()
+	if s.lock != nil {
+		all = errors.Join(all, s.lock.Close())
+	}
+	return all
+}
+
+func (s *State) closeAll() error {
 	var all error
 	if s.Chunks != nil {
 		all = errors.Join(all, s.Chunks.Close())
 	}
 	if s.DB != nil {
 		all = errors.Join(all, s.DB.Close())
-	}
-	if s.lock != nil {
-		all = errors.Join(all, s.lock.Close())
 	}
 	return all
 }
