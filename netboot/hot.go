@@ -36,10 +36,11 @@ type hot struct {
 	kept  *simplelru.LRU[chunk.ID, []byte]
 	bytes int // of kept
 	seen  *simplelru.LRU[chunk.ID, struct{}]
+	begun map[chunk.ID]bool // being read to be kept: the others that ask meanwhile leave no garbage
 }
 
 func newHot(source ChunkSource) *hot {
-	h := &hot{source: source}
+	h := &hot{source: source, begun: map[chunk.ID]bool{}}
 	h.buffered, _ = source.(bufferedSource)
 	h.ahead, _ = source.(aheadSource)
 	var err error
@@ -52,24 +53,29 @@ func newHot(source ChunkSource) *hot {
 	return h
 }
 
-// look returns the chunk if it is kept. again says that it was asked for before, not long ago.
-func (h *hot) look(id chunk.ID) (stored []byte, again bool) {
+// look returns the chunk if it is kept. keep says that it was asked for before, not long ago, and that the caller shall read it and end with keep.
+func (h *hot) look(id chunk.ID) (stored []byte, keep bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if b, ok := h.kept.Get(id); ok {
-		return b, true
+		return b, false
 	}
-	if again = h.seen.Contains(id); !again {
+	if !h.seen.Contains(id) {
 		h.seen.Add(id, struct{}{})
+		return nil, false
 	}
-	return nil, again
+	if h.begun[id] {
+		return nil, false
+	}
+	h.begun[id] = true
+	return nil, true
 }
 
-// keep takes a chunk over, and lets the oldest go.
+// keep takes a chunk over, and lets the oldest go; nil is one that could not be had.
 func (h *hot) keep(id chunk.ID, stored []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.kept.Contains(id) {
+	if delete(h.begun, id); stored == nil {
 		return
 	}
 	h.kept.Add(id, stored)
@@ -84,23 +90,27 @@ var raws = sync.Pool{New: func() any { b := make([]byte, 0, chunk.MaxStored); re
 
 // stored returns a chunk in its stored form; valid until buf, which it may use, is written to.
 func (h *hot) stored(id chunk.ID, buf []byte) ([]byte, error) {
-	b, again := h.look(id)
+	b, keep := h.look(id)
 	switch {
 	case b != nil:
 		return b, nil
-	case !again && h.buffered != nil:
+	case !keep && h.buffered != nil:
 		return h.buffered.StoredTo(id, buf)
 	}
 	b, err := h.source.Stored(id)
-	if err != nil || !again {
+	if !keep {
 		return b, err
 	}
 	raw := raws.Get().(*[]byte)
 	defer raws.Put(raw)
-	if _, err := chunk.UnpackAny(*raw, b, id); err == nil {
-		h.keep(id, b)
+	sound := b
+	if err != nil {
+		sound = nil
+	} else if _, damaged := chunk.UnpackAny(*raw, b, id); damaged != nil {
+		sound = nil
 	}
-	return b, nil
+	h.keep(id, sound)
+	return b, err
 }
 
 // readAhead tells the source what is about to be asked for and is not kept.
