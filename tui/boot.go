@@ -85,12 +85,17 @@ func (m *model) bootTimes(b lab.Boot, u usual) string {
 	}
 	text := span(m.asOf().Sub(began(b)))
 	if u.n < fewBoots {
-		return text + ", no past to compare with yet"
+		return text + ", " + pastWords(u)
 	}
 	if here, ok := u.reach[b.Rung()]; ok {
 		text += fmt.Sprintf(", usually %s here", span(here))
 	}
 	return text + fmt.Sprintf(", %s to work", span(u.total))
+}
+
+// pastWords says why there is no estimate yet.
+func pastWords(u usual) string {
+	return fmt.Sprintf("no estimate yet: %d of %d past boots", u.n, fewBoots)
 }
 
 // bootHead draws everything above the log, and returns how many lines it takes. With a nil grid it only measures.

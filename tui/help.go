@@ -18,6 +18,7 @@ type help struct {
 	t    action.Target
 	line line
 	sel  int
+	page int // lines on a page, as drawn last
 	word func(action.Action) string
 }
 
@@ -65,6 +66,14 @@ func (h *help) press(m *model, p press) tea.Cmd {
 		h.sel = max(0, h.sel-1)
 	case "down", "tab":
 		h.sel = max(0, min(h.sel+1, len(list)-1))
+	case "pgdown", "ctrl+d":
+		h.turn(list, 1)
+	case "pgup", "ctrl+u":
+		h.turn(list, -1)
+	case "home":
+		h.sel = 0
+	case "end":
+		h.sel = max(0, len(list)-1)
 	case "enter":
 		m.over = nil
 		if h.sel < len(list) {
@@ -96,13 +105,14 @@ func (h *help) draw(m *model, g *cell.Grid) {
 	}
 }
 
-// drawList draws the actions in as many columns as there is room for, and pages so that the selected one is shown.
-func (h *help) drawList(g *cell.Grid, r rect, list []action.Action) {
-	type entry struct {
-		head string
-		act  int
-	}
-	var all []entry
+// An entry is one line of the list: an action by its place in it, or the head of a group, or a blank.
+type entry struct {
+	head string
+	act  int // -1: none
+}
+
+// entries are the lines of a list of actions.
+func (h *help) entries(list []action.Action) (all []entry) {
 	last := -1
 	for i, a := range list {
 		if group := h.group(a); group != last {
@@ -114,18 +124,43 @@ func (h *help) drawList(g *cell.Grid, r rect, list []action.Action) {
 		}
 		all = append(all, entry{"", i})
 	}
+	return all
+}
+
+// turn selects the first action of the page that lies by pages further.
+func (h *help) turn(list []action.Action, by int) {
+	all := h.entries(list)
+	at := slices.IndexFunc(all, func(e entry) bool { return e.act == h.sel })
+	if at < 0 || h.page <= 0 {
+		return
+	}
+	from := max(0, (at/h.page+by)*h.page)
+	if from >= len(all) {
+		h.sel = len(list) - 1
+		return
+	}
+	for _, e := range all[from:] {
+		if e.act >= 0 {
+			h.sel = e.act
+			return
+		}
+	}
+}
+
+// drawList draws the page with the selected action, in as many columns as there is room for, and says which page it is.
+func (h *help) drawList(g *cell.Grid, r rect, list []action.Action) {
 	if r.w <= 0 || r.h <= 0 {
 		return
 	}
+	all := h.entries(list)
 	across := max(1, r.w/36)
-	page := across * r.h
-	first := 0
-	for i, e := range all {
-		if e.act == h.sel {
-			first = i / page * page
-		}
+	h.page = across * r.h
+	at := max(0, slices.IndexFunc(all, func(e entry) bool { return e.act == h.sel }))
+	first := at / h.page * h.page
+	if pages := (len(all) + h.page - 1) / h.page; pages > 1 {
+		g.Right(r.x+r.w, r.y-1, r.w, cell.Dim, fmt.Sprintf("page %d of %d: pgdn pgup", first/h.page+1, pages))
 	}
-	for i, e := range all[min(first, len(all)):min(len(all), first+page)] {
+	for i, e := range all[min(first, len(all)):min(len(all), first+h.page)] {
 		x, y, w := r.x+(i/r.h)*(r.w/across), r.y+i%r.h, r.w/across-1
 		switch {
 		case e.head != "":
@@ -142,11 +177,16 @@ func (h *help) drawEntry(g *cell.Grid, x, y, w int, a action.Action, selected bo
 		keys = append(keys, keyWord(k))
 	}
 	style := cell.Plain
-	if can, _ := a.Can(h.t); !can {
+	can, why := a.Can(h.t)
+	if !can {
 		style = cell.Dim
 	}
 	g.Text(x, y, 8, cell.Bold, strings.Join(keys, " "))
 	word := h.word(a)
+	other := slices.ContainsFunc(h.acts, func(b action.Action) bool { return b.ID != a.ID && b.Keys[0] == a.Keys[0] })
+	if other && !can { // the key means something else just now
+		word += ": " + why
+	}
 	if a.Moves() {
 		word = a.Help
 	}

@@ -1,8 +1,10 @@
 package tui
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -39,7 +41,7 @@ func (j *job) draw(g *cell.Grid, x, y, w int, now time.Time) {
 }
 
 // long starts work that takes a while.
-func (m *model) long(a action.Action, t action.Target) {
+func (m *model) long(a action.Action, t action.Target, q *ask) {
 	j := &job{began: m.now}
 	var work func() (string, error)
 	switch a.ID {
@@ -65,7 +67,7 @@ func (m *model) long(a action.Action, t action.Target) {
 	f := m.feed
 	m.spawn(func() {
 		words, err := work()
-		f.finish(outcome{words: words, err: err, job: j})
+		f.finish(outcome{words: words, err: err, job: j, ask: q})
 	})
 }
 
@@ -86,10 +88,12 @@ func (m *model) importing(j *job, text string) func() (string, error) {
 		}
 		file, err := os.Open(name)
 		if err != nil {
-			return "", fmt.Errorf("import: %w", err)
+			return "", fileWords(name, err)
 		}
 		defer file.Close()
-		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+		if info, err := file.Stat(); err == nil && info.IsDir() {
+			return "", fmt.Errorf("%s is a folder; an image is made of a file: %w", name, lab.ErrInvalid)
+		} else if err == nil && info.Mode().IsRegular() {
 			j.of.Store(info.Size())
 		}
 		got, err := m.desk.Import(m.ctx, file, i, func(done int64) { j.done.Store(done); m.feed.soon() })
@@ -103,6 +107,21 @@ func (m *model) importing(j *job, text string) func() (string, error) {
 	}
 }
 
+// fileWords says in words why a file or folder cannot be used.
+func fileWords(name string, err error) error {
+	kind, text := lab.ErrInvalid, err.Error()
+	var at *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		kind, text = lab.ErrNotFound, "there is no such file or folder"
+	case errors.Is(err, fs.ErrPermission):
+		kind, text = lab.ErrDenied, "you may not use it"
+	case errors.As(err, &at):
+		text = at.Err.Error()
+	}
+	return fmt.Errorf("%s: %s; nothing was changed: %w", name, text, kind)
+}
+
 // exporting writes to a file beside the one that is wanted, and gives it its name when it is whole.
 func (m *model) exporting(j *job, ref lab.Ref, name string) func() (string, error) {
 	j.words = "exporting " + ref.String()
@@ -112,7 +131,7 @@ func (m *model) exporting(j *job, ref lab.Ref, name string) func() (string, erro
 		}
 		out, err := os.CreateTemp(filepath.Dir(name), ".carte-export-*")
 		if err != nil {
-			return "", fmt.Errorf("export: %w", err)
+			return "", fileWords(filepath.Dir(name), err)
 		}
 		defer os.Remove(out.Name())
 		err = m.desk.Export(m.ctx, ref, io.Writer(out), j.progress(m.feed))

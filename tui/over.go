@@ -1,7 +1,10 @@
 package tui
 
 import (
+	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/charmbracelet/bubbles/cursor"
@@ -101,6 +104,10 @@ type ask struct {
 	line     line
 	preview  func(string) string // the shell command that the answer makes
 	do       func(string) tea.Cmd
+	at0      place  // where it was asked
+	refused  string // why what was typed last was refused
+	found    []string
+	files    bool // the first word is a file's name, which tab completes
 }
 
 func newAsk(question string, options []string, preview func(string) string, do func(string) tea.Cmd) *ask {
@@ -128,10 +135,14 @@ func (a *ask) press(m *model, p press) tea.Cmd {
 	switch p.name {
 	case "esc":
 		m.over = nil
-	case "up", "shift+tab":
-		a.at = max(0, a.at-1)
-	case "down", "tab":
-		a.at = max(0, min(a.at+1, len(a.shown())-1))
+	case "tab", "down", "up", "shift+tab":
+		if a.files {
+			text, found := completed(a.line.text())
+			a.line.set(text)
+			a.found = found
+			return nil
+		}
+		a.choose(p.name)
 	case "enter":
 		text := a.answer()
 		if text == "" {
@@ -141,16 +152,79 @@ func (a *ask) press(m *model, p press) tea.Cmd {
 		return a.do(text)
 	default:
 		a.line.press(p)
-		a.at = 0
+		a.at, a.found = 0, nil
 	}
 	return nil
+}
+
+// choose moves among the answers.
+func (a *ask) choose(key string) {
+	by := 1
+	if key == "up" || key == "shift+tab" {
+		by = -1
+	}
+	a.at = max(0, min(a.at+by, len(a.shown())-1))
+}
+
+// again asks once more what was refused, with what was typed, unless the person is elsewhere by now.
+func (a *ask) again(m *model, err error) {
+	if a == nil || m.over != nil || m.sure != nil || m.at != a.at0 {
+		return
+	}
+	a.refused = lab.Words(err)
+	m.over = a
+}
+
+// completed completes a file's name as far as the files that begin so agree, and names these.
+func completed(typed string) (text string, names []string) {
+	if strings.Contains(typed, " ") {
+		return typed, nil
+	}
+	dir, base := filepath.Split(typed)
+	list, err := os.ReadDir(cmp.Or(dir, "."))
+	if err != nil {
+		return typed, nil
+	}
+	common := ""
+	for _, e := range list {
+		name := e.Name()
+		if !strings.HasPrefix(name, base) || base == "" && name[0] == '.' {
+			continue
+		}
+		if e.IsDir() {
+			name += "/"
+		}
+		if len(names) == 0 {
+			common = name
+		}
+		for !strings.HasPrefix(name, common) {
+			r := []rune(common)
+			common = string(r[:len(r)-1])
+		}
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return typed, nil
+	}
+	return dir + common, names
 }
 
 func (a *ask) draw(m *model, g *cell.Grid) {
 	w := min(m.w, 76)
 	question := wrapped(a.question, w-4)
 	list := a.shown()
-	h := 4 + len(question) + min(len(list), 8)
+	var below []styled
+	if a.refused != "" {
+		for _, l := range wrapped(a.refused, w-4) {
+			below = append(below, styled{cell.Red, l})
+		}
+	}
+	if len(a.found) > 1 {
+		for _, l := range rowsOf(a.found[:min(len(a.found), 12)], w-4) {
+			below = append(below, styled{cell.Dim, l})
+		}
+	}
+	h := 4 + len(question) + min(len(list), 8) + len(below)
 	r := box(g, w, h, "", "enter does it  esc leaves it")
 	for i, q := range question {
 		g.Text(r.x, r.y+i, r.w, cell.Bold, q)
@@ -165,6 +239,10 @@ func (a *ask) draw(m *model, g *cell.Grid) {
 			g.Put(r.x, y+1+i, cell.Bold, '>')
 			g.Select(r.x, y+1+i, r.w)
 		}
+	}
+	y += 1 + min(len(list), 8)
+	for i, l := range below {
+		g.Text(r.x, y+i, r.w, l.style, l.text)
 	}
 	g.Text(r.x, r.y+r.h-1, r.w, cell.Dim, "$ "+a.preview(a.answer()))
 }

@@ -88,22 +88,24 @@ func (m *model) begin(a action.Action, t action.Target, key string) tea.Cmd {
 		return nil
 	}
 	if question := a.Question(t); question != "" && t.Text == "" {
-		m.over = newAsk(question, a.Options(t), func(text string) string { t := t; t.Text = text; return a.Command(t) },
-			func(text string) tea.Cmd {
-				t.Text = text
-				return m.weigh(a, t, key)
-			})
+		q := newAsk(question, a.Options(t), func(text string) string { t := t; t.Text = text; return a.Command(t) }, nil)
+		q.at0, q.files = m.at, a.ID == "image.import" || a.ID == "image.export"
+		q.do = func(text string) tea.Cmd {
+			t.Text = text
+			return m.weigh(a, t, key, q)
+		}
+		m.over = q
 		return nil
 	}
-	return m.weigh(a, t, key)
+	return m.weigh(a, t, key, nil)
 }
 
-// weigh asks again before something is lost.
-func (m *model) weigh(a action.Action, t action.Target, key string) tea.Cmd {
+// weigh asks again before something is lost. q is the question whose answer t has, nil where nothing was asked.
+func (m *model) weigh(a action.Action, t action.Target, key string, q *ask) tea.Cmd {
 	if key == "" {
 		key = "y"
 	}
-	do := func() tea.Cmd { m.perform(a, t); return nil }
+	do := func() tea.Cmd { m.perform(a, t, q); return nil }
 	switch a.Tier(t) {
 	case action.Interrupts:
 		m.sure = &sure{key, fmt.Sprintf("%s: %s", m.hintWord(a), a.Loses(t)), do}
@@ -115,7 +117,7 @@ func (m *model) weigh(a action.Action, t action.Target, key string) tea.Cmd {
 		}
 		m.over = newConfirm(a.Words, loses, a.Confirm(t), func(name string) tea.Cmd {
 			t.Confirm = name
-			m.perform(a, t)
+			m.perform(a, t, q)
 			return nil
 		})
 		return nil
@@ -123,22 +125,23 @@ func (m *model) weigh(a action.Action, t action.Target, key string) tea.Cmd {
 	return do()
 }
 
-// perform says the action's verb to the lab.
-func (m *model) perform(a action.Action, t action.Target) {
+// perform says the action's verb to the lab. What is refused is asked again.
+func (m *model) perform(a action.Action, t action.Target, q *ask) {
 	m.command = a.Command(t)
 	if a.Verb == nil {
-		m.long(a, t)
+		m.long(a, t, q)
 		return
 	}
 	v, err := a.Verb(t)
 	if err != nil {
 		m.fail(err)
+		q.again(m, err)
 		return
 	}
 	ctx, desk, f := m.ctx, m.desk, m.feed
 	m.spawn(func() {
 		changed, err := desk.Say(ctx, v)
-		f.finish(outcome{words: changedWords(a, changed), err: err})
+		f.finish(outcome{words: changedWords(a, changed), err: err, ask: q})
 	})
 }
 
@@ -162,6 +165,7 @@ type outcome struct {
 	text  string // more than one line: shown by itself
 	err   error
 	job   *job
+	ask   *ask // what was asked before; nil: nothing
 }
 
 // finish hands an outcome to the screen.
@@ -183,6 +187,7 @@ func (m *model) finish(o outcome) {
 	switch {
 	case o.err != nil && m.ctx.Err() == nil:
 		m.fail(o.err)
+		o.ask.again(m, o.err)
 	case strings.Contains(strings.TrimSpace(o.text), "\n"):
 		m.over = newPager(o.words, o.text)
 	case o.text != "":

@@ -106,7 +106,11 @@ func (m *model) drawWhy(g *cell.Grid, r rect, b lab.Boot) {
 	} else {
 		mc := m.x.snap.Machines[b.Machine]
 		st := stateOf(m.x, mc, m.asOf())
-		lines = append(lines, fmt.Sprintf("%s since %s, attempt %d", st.word, day(m.asOf(), b.Since), b.Attempt))
+		since := fmt.Sprintf("%s since %s, attempt %d", st.word, day(m.asOf(), b.Since), b.Attempt)
+		if u := m.x.usualOf(b.Machine, b.Plan.Stack); u.n < fewBoots {
+			since += "; " + pastWords(u)
+		}
+		lines = append(lines, since)
 		if b.Reason != "" {
 			lines = append(lines, b.Reason)
 		}

@@ -167,7 +167,13 @@ var queue = []Action{
 	},
 }
 
-func number(b lab.Boot) string { return strconv.FormatInt(b.ID, 10) }
+// number writes a boot as commands name it; BOOT while none is selected.
+func number(b lab.Boot) string {
+	if b.ID == 0 {
+		return "BOOT"
+	}
+	return strconv.FormatInt(b.ID, 10)
+}
 
 // onStack says whether the stack is given and the machine is to be chosen.
 func onStack(t Target) bool { return t.Stack.Name != "" && t.Machine.ID == 0 }
