@@ -237,6 +237,9 @@ func (b *probe) judge(want lab.Strategy) (f forecast) {
 	f.full = all/lay + again*all/read + zero*(1+again)/read
 	f.differential = float64(b.unknown)/read + changed/lay + again*changed/read
 	rates := fmt.Sprintf("reads %s/s, lays %s/s", lab.Bytes(int64(read)), lab.Bytes(int64(lay)))
+	if b.lay == 0 {
+		rates = fmt.Sprintf("reads %s/s, nothing to lay was found", lab.Bytes(int64(read)))
+	}
 	switch {
 	case want == lab.Full || want == lab.Differential:
 		f.strategy, f.why = want, "it was asked for; "+rates

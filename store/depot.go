@@ -68,24 +68,9 @@ func (d *Desk) Keep(ctx context.Context, c lab.Capture, m chunk.Manifest, next f
 	if err != nil {
 		return lab.Imported{}, unadded("capture", c.Name, err)
 	}
-	defer d.State.Chunks.Settle(v.Root)
 	v.Stored = added
-	facts, err := d.sniff(v)
-	if err != nil {
-		return lab.Imported{}, unadded("capture", c.Name, err)
-	}
-	v.Found = lab.Clean(facts.String())
-	changed, err := d.Lab.Say(ctx, v)
-	if err != nil {
-		return lab.Imported{}, err
-	}
-	out := lab.Imported{Same: len(changed.Versions) == 0, Format: "raw", New: added, Warnings: warnings(v, facts)}
-	if out.Same {
-		out.Version, err = d.version(ctx, lab.Ref{Name: c.Name})
-	} else {
-		out.Version = changed.Versions[0]
-	}
-	out.Seconds = time.Since(begin).Seconds()
+	out, err := d.add(ctx, "capture", v)
+	out.Format, out.Seconds = "raw", time.Since(begin).Seconds()
 	return out, err
 }
 

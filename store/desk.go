@@ -65,24 +65,28 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 		return lab.Imported{}, unadded("import", i.Name, err)
 	}
 	v.Root, v.Bytes, v.Content, v.Stored = m.Root(), m.Size, m.Content(), stats.New
+	out, err := d.add(ctx, "import", v)
+	out.Format, out.Seconds = src.Format, time.Since(begin).Seconds()
+	return out, err
+}
+
+// add makes what has just been kept a version, and lets go of it.
+func (d *Desk) add(ctx context.Context, how string, v lab.AddVersion) (lab.Imported, error) {
 	defer d.State.Chunks.Settle(v.Root)
 	facts, err := d.sniff(v)
 	if err != nil {
-		return lab.Imported{}, unadded("import", i.Name, err)
+		return lab.Imported{}, unadded(how, v.Image, err)
 	}
 	v.Found = lab.Clean(facts.String())
 	changed, err := d.Lab.Say(ctx, v)
 	if err != nil {
 		return lab.Imported{}, err
 	}
-	out := lab.Imported{Same: len(changed.Versions) == 0, Format: src.Format, New: stats.New, Seconds: time.Since(begin).Seconds(), Warnings: warnings(v, facts)}
-	if !out.Same {
+	out := lab.Imported{Same: len(changed.Versions) == 0, New: v.Stored, Warnings: warnings(v, facts)}
+	if out.Same {
+		out.Version, err = d.version(ctx, lab.Ref{Name: v.Image})
+	} else {
 		out.Version = changed.Versions[0]
-		return out, nil
-	}
-	s, err := d.Lab.Watch(ctx, 0)
-	if err == nil {
-		out.Version, err = s.Version(lab.Ref{Name: i.Name})
 	}
 	return out, err
 }
