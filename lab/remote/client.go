@@ -171,5 +171,16 @@ func (c *Client) lost(ctx context.Context, err error) error {
 		}
 		return err
 	}
-	return fmt.Errorf("the lab in %s stopped answering: %v: %w", c.dir, err, lab.ErrUnreachable)
+	return &silent{c.dir, err}
 }
+
+// silent is a lab that stopped answering. What the transport says about that is no concern of a person's.
+type silent struct {
+	dir string
+	err error
+}
+
+func (s *silent) Error() string {
+	return fmt.Sprintf("the lab in %s stopped answering; carte status tells whether it still runs: %v", s.dir, lab.ErrUnreachable)
+}
+func (s *silent) Unwrap() []error { return []error{lab.ErrUnreachable, s.err} }

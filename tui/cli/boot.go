@@ -18,7 +18,7 @@ func (c *call) bootCommands() []entry {
 	var last, first bool
 	return []entry{
 		{
-			use: "boot STACK", action: "boot.queue",
+			use: "boot STACK --on MACHINE", action: "boot.queue",
 			example: "  carte boot hpt --on nuc-1\n  carte boot hpt --on nuc-1 --wait done --timeout 10m",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&on, "on", "", "the machine (needed)")
@@ -229,6 +229,9 @@ func (c *call) unqueue(ctx context.Context, d desk, word string) error {
 	b, err := findBoot(s, word)
 	if err != nil {
 		return err
+	}
+	if b.State.Final() {
+		return fmt.Errorf("boot %d is over (%s), it does not wait: %w", b.ID, b.State, lab.ErrBusy)
 	}
 	if b.State != lab.Queued {
 		return fmt.Errorf("boot %d is %s, it does not wait; carte boot stop %d stops it: %w", b.ID, b.State, b.ID, lab.ErrBusy)

@@ -88,6 +88,10 @@ func Run(ctx context.Context, h Host, t Terminal, args []string) int {
 	root := c.tree()
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
+		// A signal is the cause of the context's end, and as an error only the name of the signal.
+		if why := context.Cause(ctx); why != nil && errors.Is(err, why) && !errors.Is(err, context.Canceled) {
+			err = fmt.Errorf("%w: %w", err, context.Canceled)
+		}
 		return c.fail(err, args)
 	}
 	return 0

@@ -131,6 +131,8 @@ func TestExitCodes(t *testing.T) {
 		{"completion bogus", 2, "no command \"bogus\""},
 		{"image export debian -o /", 4, "/ is a folder"},
 		{"image export debian -o /nope/x", 3, "the folder /nope: no such thing"},
+		{"serve --listen foo", 2, "listen = \"foo\" is not ADDRESS:PORT"},
+		{"image export", 2, "carte image export IMAGE -o FILE"},
 		{"demo --firmware coreboot", 2, "neither bios nor uefi"},
 		{"demo", 2, "carte demo --headless works without one"},
 		{"", 2, "the screen needs a terminal"},
@@ -175,6 +177,9 @@ func TestFixes(t *testing.T) {
 		"machine ignore vm-1":              {"carte boot stop 2"},
 		"stack new demo --system debian@2": {"carte stack rm demo"},
 		"quue":                             {"carte queue"},
+		"queue":                            {"carte queue --help"},
+		"queue rm 1":                       nil,
+		"image rm debian@2 --confirm b":    {"carte image rm debian@2 --confirm debian@2"},
 		"machine show nobody":              nil,
 	} {
 		args, _ := splitLine(line)
@@ -233,6 +238,36 @@ func TestTablesForPeopleAndPrograms(t *testing.T) {
 		if out := b.ok(line); strings.ContainsAny(out, "\x1b\r") || out == "" {
 			t.Errorf("carte %s: %q", line, out)
 		}
+	}
+}
+
+// The shell is offered what fits, and nothing that is over.
+func TestCompletion(t *testing.T) {
+	b := newBench(t)
+	b.furnish()
+	for line, want := range map[string]string{
+		"boot hpt --on ":         "vm-1",
+		"boot hpt --wait ":       "done",
+		"stack new x --system ":  "debian",
+		"wait boot 1 ":           "done",
+		"wait machine vm-1 ":     "idle",
+		"machine set vm-1 ":      "note=",
+		"machine set vm-1 a=b ":  "note=",
+		"machine power vm-1 ":    "cycle",
+		"machine show ":          "vm-1",
+		"boot ":                  "hpt",
+		"boot show ":             "1",
+		"queue rm ":              "3",
+		"machine add x --firmw ": "",
+	} {
+		args := strings.Split("__complete "+line, " ")
+		out, _, _ := b.runBefore(args...)
+		if lines := strings.Split(out, "\n"); want != "" && !slices.Contains(lines, want) {
+			t.Errorf("carte %s: %q", line, lines)
+		}
+	}
+	if out, _, _ := b.runBefore("__complete", "queue", "rm", ""); strings.Contains(out, "1\n2") {
+		t.Errorf("queue rm offers boots that are over: %q", out)
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -83,6 +85,16 @@ func (c LabConfig) check() error {
 	}
 	if _, err := c.Addresses(); err != nil {
 		return err
+	}
+	for name, at := range map[string]string{"listen": c.Listen, "listen_api": c.ListenAPI} {
+		if at == "" {
+			continue
+		}
+		host, port, err := net.SplitHostPort(at)
+		_, wrong := strconv.ParseUint(port, 10, 16)
+		if _, bad := netip.ParseAddr(host); err != nil || wrong != nil || host != "" && host != "localhost" && bad != nil {
+			return fmt.Errorf("%s = %q is not ADDRESS:PORT, as in 10.77.0.1:8080: %w", name, at, lab.ErrInvalid)
+		}
 	}
 	const where = "it needs to know where: --interface eth1, or in " + ConfigName + " below [lab]: interface = \"eth1\""
 	switch {

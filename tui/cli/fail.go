@@ -51,6 +51,9 @@ func words(err error) string {
 	if errors.Is(err, lab.ErrNotFound) { // without its kind it would be a name and nothing else
 		text = err.Error()
 	}
+	if errors.As(err, &k) && !strings.Contains(text, "nothing") {
+		text += "; " + k.what
+	}
 	for _, line := range strings.Split(text, "\n") {
 		lines = append(lines, lab.Clean(line))
 	}
@@ -78,7 +81,7 @@ func (c *call) fixes(err error, args []string) (fix []string) {
 		return sent.Fix
 	}
 	if m := confirmHint.FindStringSubmatch(err.Error()); m != nil && errors.Is(err, lab.ErrConfirm) {
-		return []string{quoted(append([]string{"carte"}, append(slices.Clone(args), "--confirm", m[1])...))}
+		return []string{quoted(append([]string{"carte"}, append(unconfirmed(args), "--confirm", m[1])...))}
 	}
 	text := err.Error()
 	for {
@@ -91,6 +94,19 @@ func (c *call) fixes(err error, args []string) (fix []string) {
 		}
 		text = rest
 	}
+}
+
+// unconfirmed is a command line without the name that was typed, which was the wrong one.
+func unconfirmed(args []string) (rest []string) {
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == "--confirm":
+			i++
+		case !strings.HasPrefix(args[i], "--confirm="):
+			rest = append(rest, args[i])
+		}
+	}
+	return rest
 }
 
 // commandIn reads the command that a sentence begins with, as far as it is one: known words, then as many arguments and

@@ -23,7 +23,7 @@ func (c *call) flashCommands() []entry {
 	var base string
 	return []entry{
 		{
-			use: "flash IMAGE", help: "lay an image onto a file or device of this computer",
+			use: "flash IMAGE --to FILE", help: "lay an image onto a file or device of this computer",
 			long:    "Lay an image, IMAGE or IMAGE@3, onto a file or a block device of this computer, with what agents do on machines: read what is there, write what differs, read that back. What is mounted or removable, too small, or holds something else is refused or needs its path once more. Interrupted, the same command goes on.",
 			example: "  carte flash debian --to /tmp/disk.img\n  carte flash debian@3 --to /dev/sdx --confirm /dev/sdx",
 			flags: func(f *pflag.FlagSet) {
@@ -44,7 +44,7 @@ func (c *call) flashCommands() []entry {
 			},
 		},
 		{
-			use: "capture IMAGE", help: "make a file or device of this computer the next version of an image",
+			use: "capture IMAGE --from FILE", help: "make a file or device of this computer the next version of an image",
 			long:    "Make what a file or a block device of this computer holds the next version of IMAGE. It is only read; only chunks that the lab lacks travel; interrupted, no version is made. The same bytes again store nothing.",
 			example: "  carte capture debian --from /tmp/disk.img --message 'new kernel'",
 			flags: func(f *pflag.FlagSet) {

@@ -50,7 +50,7 @@ func (c *call) imageCommands() []entry {
 			},
 		},
 		{
-			use: "image export IMAGE", action: "image.export",
+			use: "image export IMAGE -o FILE", action: "image.export",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVarP(&file, "output", "o", "", "file to write, or - for standard output (needed)")
 				f.BoolVar(&force, "force", false, "replace the file if it is there")

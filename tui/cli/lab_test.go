@@ -101,14 +101,32 @@ func newBench(t *testing.T) *bench {
 // run carries out a command line and returns what it wrote and its exit code.
 func (b *bench) run(args ...string) (out, errs string, code int) {
 	b.t.Helper()
+	return b.carry(append(args, "--state", b.dir))
+}
+
+func (b *bench) carry(args []string) (out, errs string, code int) {
 	var o, e bytes.Buffer
 	t := b.term
 	t.In, t.Out, t.Err = strings.NewReader(b.in), &o, &e
 	h := Host{Version: "v1", Open: func(context.Context, string) (lab.Desk, func() error, error) {
 		return b.desk, func() error { return nil }, nil
 	}}
-	code = Run(b.t.Context(), h, t, append(args, "--state", b.dir))
+	code = Run(b.t.Context(), h, t, args)
 	return o.String(), e.String(), code
+}
+
+// runBefore is run for command lines whose last word is not to be anything else.
+func (b *bench) runBefore(args ...string) (out, errs string, code int) {
+	b.t.Helper()
+	was := b.term.Env
+	defer func() { b.term.Env = was }()
+	b.term.Env = func(name string) string {
+		if name == "CARTE_STATE" {
+			return b.dir
+		}
+		return was(name)
+	}
+	return b.carry(args)
 }
 
 // ok is run for a command that must succeed.

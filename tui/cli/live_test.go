@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"carte/lab"
 	"carte/lab/remote"
@@ -94,6 +95,22 @@ func TestBootAndWait(t *testing.T) {
 	term.Out, term.Err = io.Discard, &errs
 	if code := Run(ctx, Host{}, term, []string{"wait", "boot", "2", "run", "--state", b.dir}); code != 130 {
 		t.Errorf("interrupted: exit %d %s", code, &errs)
+	}
+}
+
+// Ctrl-C ends the waiting and not the boot, and is not told by the signal's name.
+func TestInterruptedWaitSaysWhatGoesOn(t *testing.T) {
+	b := newBench(t)
+	b.furnish()
+	b.serve()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer time.AfterFunc(200*time.Millisecond, func() { cancel(errors.New("interrupt signal received")) }).Stop()
+	var errs bytes.Buffer
+	term := b.term
+	term.Out, term.Err = io.Discard, &errs
+	code := Run(ctx, Host{}, term, []string{"boot", "show", "2", "--wait", "done", "--state", b.dir})
+	if code != 130 || errs.String() != "carte: interrupted; boot 2 goes on; carte boot stop 2 stops it\n" {
+		t.Errorf("exit %d %q", code, &errs)
 	}
 }
 
@@ -372,7 +389,7 @@ func TestSocketOfSomethingElse(t *testing.T) {
 			c.Close()
 		}
 	}()
-	if _, errs, code := b.run("machine", "ls"); code != 8 || !strings.Contains(errs, "stopped answering") {
+	if _, errs, code := b.run("machine", "ls"); code != 8 || !strings.Contains(errs, "stopped answering") || strings.Contains(errs, "http://") {
 		t.Errorf("exit %d %s", code, errs)
 	}
 }

@@ -92,7 +92,7 @@ func (c *call) machineCommands() []entry {
 			},
 		},
 		{
-			use: "machine adopt MACHINE", action: "machine.adopt",
+			use: "machine adopt MACHINE --name NAME", action: "machine.adopt",
 			flags: func(f *pflag.FlagSet) { f.StringVar(&name, "name", "", "its name (needed)") },
 			run: func(ctx context.Context, args []string) error {
 				if name == "" {
@@ -125,7 +125,7 @@ func (c *call) machineCommands() []entry {
 			},
 		},
 		{
-			use: "machine arm MACHINE", action: "machine.arm",
+			use: "machine arm MACHINE --disk DISK", action: "machine.arm",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&disk, "disk", "", "serial number, WWN or path of the disk, as machine show lists it (needed)")
 				f.StringVar(&confirm, "confirm", "", "the machine's name, to give up what carte did not write")
@@ -245,6 +245,9 @@ func (c *call) listMachines(s lab.Snapshot, state string) error {
 		}
 		l.rows = append(l.rows, []string{m.Label(), kind, d.State, c.now(s, m), c.ago(s.Live[m.ID].Seen), or(d.Power, "?"), or(d.Trouble, m.Note)})
 	}
+	if state != "" && len(s.Machines) > 0 {
+		l.empty = "no machine is " + state
+	}
 	l.doc = struct {
 		Machines []machineDoc `json:"machines"`
 	}{docs}
@@ -282,7 +285,7 @@ func (c *call) machineRows(s lab.Snapshot, m lab.Machine) [][]string {
 		rows = append(rows, []string{"card", string(mac)})
 	}
 	if v := m.Virtual; v != nil {
-		rows = append(rows, []string{"virtual", fmt.Sprintf("disk %s, memory %s, %d CPU, %s, wire %s", lab.Bytes(v.DiskBytes), lab.Bytes(v.MemoryBytes), v.CPUs, v.Firmware, v.Wire)})
+		rows = append(rows, []string{"virtual", fmt.Sprintf("disk %s, serial %s, memory %s, %d CPU, %s, wire %s", binary(v.DiskBytes), v.Serial, binary(v.MemoryBytes), v.CPUs, v.Firmware, v.Wire)})
 	}
 	if i := m.Inventory; i != nil {
 		rows = append(rows, []string{"hardware", strings.TrimSpace(i.Vendor + " " + i.Product)},
@@ -308,6 +311,17 @@ func (c *call) machineRows(s lab.Snapshot, m lab.Machine) [][]string {
 		}
 	}
 	return filled
+}
+
+// binary writes a size as it was most likely given: 8 GiB and not 8.6 GB.
+func binary(n int64) string {
+	switch {
+	case n > 0 && n%(1<<30) == 0:
+		return fmt.Sprintf("%d GiB", n>>30)
+	case n > 0 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return lab.Bytes(n)
 }
 
 func settingsHelp() string {

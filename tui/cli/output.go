@@ -33,7 +33,7 @@ func (c *call) show(l list) error {
 			}
 		}
 		return nil
-	case len(l.rows) == 0 && l.empty != "" && c.term.Table:
+	case len(l.rows) == 0 && l.empty != "" && (c.term.Table || c.term.Progress):
 		c.note("%s", l.empty)
 		return nil
 	case !c.term.Table:

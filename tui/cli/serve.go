@@ -137,7 +137,7 @@ func (c *call) inside(ctx context.Context, line string) (string, error) {
 		return "", err
 	}
 	var out, errs strings.Builder
-	t := Terminal{In: strings.NewReader(""), Out: &out, Err: &errs, Env: c.term.Env, Now: c.term.Now}
+	t := Terminal{In: strings.NewReader(""), Out: &out, Err: &errs, Table: true, Env: c.term.Env, Now: c.term.Now}
 	sub := &call{host: c.host, term: t}
 	root := sub.tree()
 	root.SetArgs(append(args, "--state", state))

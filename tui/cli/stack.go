@@ -37,7 +37,7 @@ func (c *call) stackCommands() []entry {
 			},
 		},
 		{
-			use: "stack new STACK", action: "stack.new",
+			use: "stack new STACK --system IMAGE", action: "stack.new",
 			example: "  carte stack new hpt --system debian\n  carte stack new hpt-3 --system debian@3",
 			flags: func(f *pflag.FlagSet) {
 				f.StringArrayVar(&system, "system", nil, "the system image; name floats to the newest version, name@3 stays (needed)")

@@ -48,7 +48,7 @@ func (e entry) add(root *cobra.Command, c *call) {
 		parent = noun(root, words[0], c)
 	}
 	cmd := &cobra.Command{
-		Use:     strings.TrimSpace(words[len(words)-1] + " " + strings.Join(args, " ")),
+		Use:     strings.TrimSpace(words[len(words)-1] + " " + strings.Join(args, " ") + e.needs()),
 		Short:   e.short(),
 		Long:    e.long,
 		Example: e.example,
@@ -59,11 +59,12 @@ func (e entry) add(root *cobra.Command, c *call) {
 			}
 			return e.run(cmd.Context(), args)
 		},
-		ValidArgsFunction: c.complete(args),
+		ValidArgsFunction: c.complete(words[0], args),
 	}
 	if e.flags != nil {
 		e.flags(cmd.Flags())
 	}
+	c.completeFlags(cmd)
 	if e.streams {
 		cmd.Flags().BoolVar(&c.jsonl, "jsonl", false, "one JSON document a line, as it happens")
 	}
@@ -92,13 +93,27 @@ func what(name string) func(*cobra.Command, []string) error {
 		for _, x := range cmd.Commands() {
 			words = append(words, x.Name())
 		}
-		return fmt.Errorf("carte %s what? There are %s: %w", name, strings.Join(words, ", "), lab.ErrInvalid)
+		return &half{name, words}
 	}
 }
 
-// split separates an entry's words from its arguments, which begin with a capital or a bracket.
+// half is a noun without its verb.
+type half struct {
+	name  string
+	verbs []string
+}
+
+func (h *half) Error() string {
+	return fmt.Sprintf("carte %s what? There are %s", h.name, strings.Join(h.verbs, ", "))
+}
+func (h *half) Unwrap() error { return lab.ErrInvalid }
+func (h *half) Fix() []string { return []string{"carte " + h.name + " --help"} }
+
+// split separates an entry's words from its arguments, which begin with a capital or a bracket. Flags that are needed
+// come last, for people to read.
 func (e entry) split() (words, args []string) {
-	for _, w := range strings.Fields(e.use) {
+	use, _, _ := strings.Cut(e.use, " -")
+	for _, w := range strings.Fields(use) {
 		if strings.IndexAny(w[:1], "ABCDEFGHIJKLMNOPQRSTUVWXYZ[") == 0 {
 			args = append(args, w)
 		} else {
@@ -106,6 +121,14 @@ func (e entry) split() (words, args []string) {
 		}
 	}
 	return words, args
+}
+
+// needs are the flags that the entry does not go without, with a space before.
+func (e entry) needs() string {
+	if _, flags, ok := strings.Cut(e.use, " -"); ok {
+		return " -" + flags
+	}
+	return ""
 }
 
 func (e entry) short() string {
@@ -131,7 +154,7 @@ func (e entry) count(args []string) cobra.PositionalArgs {
 		}
 	}
 	return func(cmd *cobra.Command, got []string) error {
-		usage := strings.TrimSpace(cmd.CommandPath() + " " + strings.Join(args, " "))
+		usage := strings.TrimSpace(cmd.CommandPath() + " " + strings.Join(args, " ") + e.needs())
 		switch {
 		case len(got) < least:
 			return fmt.Errorf("%s is missing: %s: %w", strings.TrimSuffix(args[len(got)], "..."), usage, lab.ErrInvalid)
@@ -140,50 +163,4 @@ func (e entry) count(args []string) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// complete offers the names that fit an argument, for the shell.
-func (c *call) complete(args []string) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, have []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
-		if len(have) >= len(args) {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		switch kind := strings.Trim(args[len(have)], "[].|"); kind {
-		case "FILE":
-			return nil, cobra.ShellCompDirectiveDefault
-		case "WANT":
-			return []string{"on", "off", "cycle"}, cobra.ShellCompDirectiveNoFileComp
-		default:
-			err := c.look(cmd.Context(), func(s lab.Snapshot) error {
-				names = completions(kind, s)
-				return nil
-			})
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveError
-			}
-			return names, cobra.ShellCompDirectiveNoFileComp
-		}
-	}
-}
-
-func completions(kind string, s lab.Snapshot) (names []string) {
-	switch kind {
-	case "MACHINE":
-		for _, m := range s.SortedMachines() {
-			names = append(names, m.Label())
-		}
-	case "STACK":
-		for _, x := range s.SortedStacks() {
-			names = append(names, x.Name)
-		}
-	case "IMAGE":
-		for _, i := range sortedImages(s) {
-			names = append(names, i.Name)
-		}
-	case "BOOT":
-		for _, b := range s.SortedBoots() {
-			names = append(names, fmt.Sprint(b.ID))
-		}
-	}
-	return names
 }

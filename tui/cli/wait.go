@@ -17,16 +17,7 @@ func checkGoal(goal string) error {
 	if _, ok := lab.StepOf(lab.Rung(goal)); ok || slices.Contains(bootStates, lab.State(goal)) {
 		return nil
 	}
-	var words []string
-	for _, s := range bootStates {
-		words = append(words, string(s))
-	}
-	for _, s := range lab.Ladder {
-		if !slices.Contains(words, string(s.Rung)) {
-			words = append(words, string(s.Rung))
-		}
-	}
-	return fmt.Errorf("a boot never is %q; wait for one of %s: %w", goal, strings.Join(words, ", "), lab.ErrInvalid)
+	return fmt.Errorf("a boot never is %q; wait for one of %s: %w", goal, strings.Join(bootGoals(), ", "), lab.ErrInvalid)
 }
 
 var bootStates = []lab.State{lab.Queued, lab.Starting, lab.Working, lab.Handover, lab.Running, lab.Done, lab.Failed, lab.Revoked}
@@ -136,6 +127,9 @@ func (c *call) follow(ctx context.Context, d desk, id int64, goal string, timeou
 	b, s, err := c.waitBoot(ctx, d, id, goal, timeout)
 	if err != nil {
 		var e *ended
+		if errors.Is(err, context.Canceled) && !b.State.Final() {
+			return &kept{err, fmt.Sprintf("boot %d goes on; carte boot stop %d stops it", id, id)}
+		}
 		if errors.As(err, &e) && c.json { // the document too: it has the rungs
 			return errors.Join(c.showBoot(s, b), err)
 		}
