@@ -114,6 +114,40 @@ func TestInterruptedWaitSaysWhatGoesOn(t *testing.T) {
 	}
 }
 
+// away is a desk that does not answer a few times, as while its lab is started anew.
+type away struct {
+	*testDesk
+	times int
+	after []uint64
+}
+
+func (a *away) Watch(ctx context.Context, after uint64) (lab.Snapshot, error) {
+	a.after = append(a.after, after)
+	if a.times--; a.times >= 0 {
+		return lab.Snapshot{}, fmt.Errorf("the lab stopped answering: %w", lab.ErrUnreachable)
+	}
+	return a.testDesk.Watch(ctx, after)
+}
+
+// Who waits bears that the lab is started anew.
+func TestWaitBearsANewLab(t *testing.T) {
+	b := newBench(t)
+	b.furnish()
+	var errs bytes.Buffer
+	c := &call{term: b.term}
+	c.term.Err = &errs
+	a := &away{testDesk: b.desk, times: 2}
+	s, err := c.watch(t.Context(), a, 1<<40)
+	if err != nil || len(s.Machines) == 0 || fmt.Sprint(a.after) != fmt.Sprint([]uint64{1 << 40, 0, 0}) || !strings.Contains(errs.String(), "to come back") {
+		t.Errorf("%v after %v: %s", err, a.after, &errs)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := c.watch(ctx, &away{testDesk: b.desk, times: 1 << 30}, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a lab that never comes back: %v", err)
+	}
+}
+
 // A boot that fails says where it stopped, why, and what to do.
 func TestBootFails(t *testing.T) {
 	b := newBench(t)

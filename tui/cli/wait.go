@@ -61,6 +61,40 @@ func (e *ended) Error() string {
 // Fix names the command that tries it again.
 func (e *ended) Fix() []string { return []string{fmt.Sprintf("carte boot retry %d", e.b.ID)} }
 
+// comeBack is how long a command that waits bears a lab that does not answer: it may be started anew.
+const comeBack = 30 * time.Second
+
+// again calls do once more, until the lab answers it or comeBack is over.
+func (c *call) again(ctx context.Context, do func() error) error {
+	err := do()
+	if !errors.Is(err, lab.ErrUnreachable) {
+		return err
+	}
+	c.note("the lab does not answer; waiting %s for it to come back", comeBack)
+	giveUp := time.After(comeBack)
+	for errors.Is(err, lab.ErrUnreachable) {
+		select {
+		case <-time.After(comeBack / 100):
+			err = do()
+		case <-giveUp:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// watch is the desk's, through a lab that is started anew: that one counts its revisions from the start.
+func (c *call) watch(ctx context.Context, d lab.Desk, after uint64) (s lab.Snapshot, err error) {
+	err = c.again(ctx, func() error {
+		s, err = d.Watch(ctx, after)
+		after = 0
+		return err
+	})
+	return s, err
+}
+
 // waitBoot waits until a boot has reached its goal, and tells of each rung on the way; timeout 0 is for ever.
 func (c *call) waitBoot(ctx context.Context, d lab.Desk, id int64, goal string, timeout time.Duration) (b lab.Boot, s lab.Snapshot, err error) {
 	if timeout > 0 {
@@ -69,7 +103,7 @@ func (c *call) waitBoot(ctx context.Context, d lab.Desk, id int64, goal string, 
 		defer cancel()
 	}
 	for told := 0; ; {
-		next, err := d.Watch(ctx, s.Rev)
+		next, err := c.watch(ctx, d, s.Rev)
 		if errors.Is(err, context.DeadlineExceeded) {
 			return b, s, fmt.Errorf("boot %d did not come to %s within %s; it is %s: %w", id, goal, timeout, whereIs(b), err)
 		}
@@ -154,7 +188,7 @@ func (c *call) waitMachine(ctx context.Context, d lab.Desk, name, goal string, t
 	var rev uint64
 	state := "not there"
 	for {
-		s, err := d.Watch(ctx, rev)
+		s, err := c.watch(ctx, d, rev)
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("%s was not %s within %s; it is %s: %w", name, goal, timeout, state, err)
 		}

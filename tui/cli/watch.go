@@ -111,7 +111,20 @@ func (c *call) log(ctx context.Context, d desk, args []string, follow bool, most
 	}
 	docs := []lineDoc{}
 	for {
-		lines, next, lost, err := d.Tail(ctx, t)
+		var lines []lab.Line
+		var next, lost int64
+		tail := func() (err error) {
+			lines, next, lost, err = d.Tail(ctx, t)
+			if errors.Is(err, lab.ErrUnreachable) {
+				t.After = 0 // of the lab that comes after it
+			}
+			return err
+		}
+		if follow {
+			err = c.again(ctx, tail)
+		} else {
+			err = tail()
+		}
 		if err != nil {
 			return err
 		}
