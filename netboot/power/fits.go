@@ -1,6 +1,7 @@
 package power
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"syscall"
@@ -42,9 +43,14 @@ func tap(name string) error {
 		return fmt.Errorf("network interface %s: %w", name, err)
 	}
 	defer unix.Close(fd)
-	// An interface that does not tell its driver is left to QEMU.
-	if info, err := unix.IoctlGetEthtoolDrvinfo(fd, name); err == nil && unix.ByteSliceToString(info.Driver[:]) != "tun" {
-		return fmt.Errorf("the wire %s, which is not a tap interface but a network card of %s: %w", name, unix.ByteSliceToString(info.Driver[:]), lab.ErrInvalid)
+	// A tap always tells its driver; another interface may have none.
+	info, err := unix.IoctlGetEthtoolDrvinfo(fd, name)
+	driver := "another sort"
+	if err == nil {
+		driver = unix.ByteSliceToString(info.Driver[:])
+	}
+	if driver != "tun" && (err == nil || errors.Is(err, unix.EOPNOTSUPP)) {
+		return fmt.Errorf("the wire %s, which is not a tap interface but one of %s; ip tuntap add NAME mode tap makes one: %w", name, driver, lab.ErrInvalid)
 	}
 	return nil
 }

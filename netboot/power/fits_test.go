@@ -15,6 +15,7 @@ func TestFits(t *testing.T) {
 		"and this computer has ":       func(v *lab.Virtual) { v.MemoryBytes = 900 << 40 },
 		"files end at ":                func(v *lab.Virtual) { v.DiskBytes = 900 << 40 },
 		"ip tuntap add nope0 mode tap": func(v *lab.Virtual) { v.Wire = "nope0" },
+		"the wire lo, which is not":    func(v *lab.Virtual) { v.Wire = "lo" },
 	} {
 		v := small
 		change(&v)
