@@ -63,7 +63,7 @@ func open(ctx context.Context, dir string) (lab.Desk, func() error, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
-	return &store.Desk{Lab: l, State: s, Looks: looks(payload.Payload{})}, s.Close, nil
+	return &store.Desk{Lab: l, State: s, Looks: looks(payload.Payload{}), Still: true}, s.Close, nil
 }
 
 // serve runs a lab: everything listens, then everything runs, then with begins; the first that ends ends all.

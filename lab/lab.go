@@ -34,6 +34,7 @@ type Config struct {
 	// Still opens the lab for a verb or a look while nobody serves it: no time passes, nothing starts and nothing ends by
 	// itself, so that looking writes nothing.
 	Still bool
+	Keep  func(Line) // where log lines go besides memory, one call at a time, in order; nil: nowhere
 }
 
 // Lab is the one door to the lab's state. Its methods may be called from any goroutine.
@@ -63,6 +64,7 @@ func Open(ctx context.Context, c Config) (*Lab, error) {
 	s.Rev = uint64(c.Now().UnixMilli()) // newer than any that a watcher had from an earlier run
 	l := &Lab{book: c.Book, now: c.Now, secret: c.Secret, still: c.Still, state: s, changed: make(chan struct{})}
 	l.logs.init()
+	l.logs.keep = c.Keep
 	if c.Still {
 		return l, nil
 	}

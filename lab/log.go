@@ -25,6 +25,8 @@ const keptLines = 1 << 16
 const maxLine = 4096
 
 type logs struct {
+	keep func(Line) // where lines go besides the ring; nil: nowhere
+
 	mu      sync.Mutex
 	ring    []Line
 	last    int64 // Seq of the newest line
@@ -44,13 +46,35 @@ func (l *Lab) Log(line Line) {
 	defer g.mu.Unlock()
 	g.last++
 	line.Seq = g.last
-	if len(g.ring) < keptLines {
-		g.ring = append(g.ring, line)
-	} else {
-		g.ring[(g.last-1)%keptLines] = line
+	g.add(line)
+	if g.keep != nil {
+		g.keep(line)
 	}
 	close(g.changed)
 	g.changed = make(chan struct{})
+}
+
+func (g *logs) add(line Line) {
+	if len(g.ring) < keptLines {
+		g.ring = append(g.ring, line)
+	} else {
+		g.ring[(line.Seq-1)%keptLines] = line
+	}
+}
+
+// Recall puts the lines of earlier runs in front of the log, which must still be empty: else it does nothing.
+func (l *Lab) Recall(past []Line) {
+	g := &l.logs
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.last > 0 {
+		return
+	}
+	for _, line := range past[max(0, len(past)-keptLines):] {
+		g.last++
+		line.Seq = g.last
+		g.add(line)
+	}
 }
 
 // Tail asks for lines newer than After, of one machine or, with 0, of all. With Wait it blocks until there is one.

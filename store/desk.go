@@ -24,6 +24,7 @@ type Desk struct {
 	*lab.Lab
 	State *State
 	Looks []func(context.Context) []lab.Finding
+	Still bool // nothing runs: the log is what earlier runs have left
 }
 
 var _ lab.Desk = (*Desk)(nil)
@@ -122,6 +123,18 @@ func (d *Desk) sniff(v lab.AddVersion) (media.Facts, error) {
 		return media.Facts{}, fmt.Errorf("a tree is one ext4 file system, and this is %s: %w", lab.Clean(facts.String()), lab.ErrInvalid)
 	}
 	return facts, nil
+}
+
+// Tail is the lab's. Where no lab runs, the log of the last one is read first.
+func (d *Desk) Tail(ctx context.Context, t lab.Tail) ([]lab.Line, int64, int64, error) {
+	if d.Still {
+		past, err := recall(d.State.Dir)
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		d.Lab.Recall(past)
+	}
+	return d.Lab.Tail(ctx, t)
 }
 
 // Export writes a version's bytes; into a plain file, without its zeros.
@@ -231,10 +244,18 @@ func Hold(ctx context.Context, dir string, now func() time.Time) (*Desk, error) 
 	if err != nil {
 		return nil, err
 	}
-	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: now, Secret: s.Secret})
+	if s.log, err = openLogbook(dir); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: now, Secret: s.Secret, Keep: s.log.Append})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	past, err := recall(dir)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	l.Recall(past)
 	for _, n := range s.Notes {
 		l.Log(lab.Line{Source: "store", Text: n})
 	}

@@ -21,6 +21,7 @@ import (
 // State is a lab's folder: the catalogue, the chunks, the secret that boot tokens are made from, and whatever else must
 // survive a restart. Only one process has it open.
 //
+//	log.jsonl   what machines and carte said, also log.1.jsonl
 //	lock        held while open; holds the number of the process
 //	lab.db      the catalogue
 //	chunks/     packs and manifests
@@ -35,6 +36,7 @@ type State struct {
 	Secret []byte
 	Notes  []string // what Open had to mend, for people
 	lock   *os.File
+	log    *logbook // nil until Hold
 }
 
 // Open opens the lab's folder, and makes it where there is none. lab.ErrBusy: another process has it open. Close it.
@@ -155,6 +157,9 @@ func (s *State) Free() (int64, error) {
 // Close closes everything and gives up the lock last.
 func (s *State) Close() error {
 	all := s.closeAll()
+	if s.log != nil {
+		all = errors.Join(all, s.log.Close())
+	}
 	if s.lock != nil {
 		all = errors.Join(all, s.lock.Close())
 	}

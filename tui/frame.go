@@ -405,4 +405,6 @@ func (m *model) lineCommand() string {
 	return "carte status"
 }
 
-func (m *model) goneWords() string { return fmt.Sprintf("▲ no word from the lab for %s …", ago(m.now, m.word)) }
+func (m *model) goneWords() string {
+	return fmt.Sprintf("▲ no word from the lab for %s …", ago(m.now, m.word))
+}

@@ -35,6 +35,9 @@ func (c *call) watchCommands() []entry {
 				if follow && c.json && !c.jsonl {
 					return fmt.Errorf("a log that goes on has no end, and --json is one document: --jsonl: %w", lab.ErrInvalid)
 				}
+				if !follow {
+					return c.with(ctx, func(d desk) error { return c.log(ctx, d, args, follow, most) })
+				}
 				return c.live(func(d desk) error { return c.log(ctx, d, args, follow, most) })
 			},
 		},
