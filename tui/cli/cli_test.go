@@ -113,7 +113,7 @@ func TestExitCodes(t *testing.T) {
 		{"queue rm 1", 5, "it does not wait"},
 		{"queue mv 3", 2, "--before BOOT, --first, --last, or --machine NAME"},
 		{"queue mv 3 --first --last", 2, "one of --before"},
-		{"log", 8, "no lab runs"},
+		{"log -f --jsonl", 8, "no lab runs"},
 		{"wait machine vm-1 happy", 8, "no lab runs"},
 		{"wait boot 1 happy", 2, "a boot never is"},
 		{"doctor", 4, "1 thing is missing that carte needs"},
