@@ -95,22 +95,10 @@ func (c *Client) bytes(ctx context.Context, method, path string, q url.Values, b
 
 // Keep implements lab.Depot.
 func (c *Client) Keep(ctx context.Context, p lab.Capture, m chunk.Manifest, next func() (chunk.ID, []byte, error)) (lab.Imported, error) {
-	ctx, cancel := context.WithCancel(ctx) // ends the sending too when the lab refuses the rest
-	defer cancel()
 	list := m.Encode()
-	src := &source{r: io.MultiReader(bytes.NewReader(binary.LittleEndian.AppendUint64(nil, uint64(len(list)))), bytes.NewReader(list), &frames{next: next})}
+	body := io.MultiReader(bytes.NewReader(binary.LittleEndian.AppendUint64(nil, uint64(len(list)))), bytes.NewReader(list), &frames{next: next})
 	q := url.Values{"name": {p.Name}, "kind": {p.Kind}, "form": {string(p.Form)}, "message": {p.Message}, "author": {p.Author}, "file": {p.From}, "base": {strconv.Itoa(p.Base)}}
-	last, err := c.long(ctx, "/image/capture", q, src, func(_, _ int64) {})
-	if own := src.failed(); own != nil {
-		err = own
-	}
-	switch {
-	case err != nil:
-		return lab.Imported{}, err
-	case last.Imported == nil:
-		return lab.Imported{}, c.lost(ctx, errCut)
-	}
-	return *last.Imported, nil
+	return c.upload(ctx, "/image/capture", q, body, nil)
 }
 
 // frames is a stream of the frames of the chunks that next hands over, and the mark behind them.

@@ -16,11 +16,16 @@ import (
 
 // Import sends an image. An error in the middle, at either end, leaves nothing visible.
 func (c *Client) Import(ctx context.Context, r io.Reader, i lab.Import, progress func(done int64)) (lab.Imported, error) {
+	q := url.Values{"name": {i.Name}, "kind": {i.Kind}, "form": {string(i.Form)}, "message": {i.Message}, "author": {i.Author}, "file": {i.File}}
+	return c.upload(ctx, "/image/import", q, r, progress)
+}
+
+// upload sends what becomes a version.
+func (c *Client) upload(ctx context.Context, path string, q url.Values, body io.Reader, progress func(done int64)) (lab.Imported, error) {
 	ctx, cancel := context.WithCancel(ctx) // ends the sending too when the lab refuses the rest
 	defer cancel()
-	src := &source{r: r}
-	q := url.Values{"name": {i.Name}, "kind": {i.Kind}, "form": {string(i.Form)}, "message": {i.Message}, "author": {i.Author}, "file": {i.File}}
-	last, err := c.long(ctx, "/image/import", q, src, func(done, _ int64) {
+	src := &source{r: body}
+	last, err := c.long(ctx, path, q, src, func(done, _ int64) {
 		if progress != nil {
 			progress(done)
 		}
