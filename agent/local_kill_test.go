@@ -162,6 +162,10 @@ func TestFlashDevice(t *testing.T) {
 			t.Errorf("%s: not the image: %v", how, err)
 		}
 		o.Confirm = ""
+		if _, err := Flash(t.Context(), s, o, Audience{}); !errors.Is(err, lab.ErrConfirm) {
+			t.Errorf("a disk that was flashed before, and may have been used since: %v", err)
+		}
+		o.Confirm = dev
 		if done, err := Flash(t.Context(), s, o, Audience{}); err != nil || how == lab.Differential && !done.Same {
 			t.Errorf("again: %+v, %v", done, err)
 		}

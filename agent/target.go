@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,7 +148,8 @@ func (t *target) guard(ctx context.Context, o lab.Flash, known []chunk.Manifest)
 const looks = 64
 
 // foreign says what a target holds that no flash of this image has left there; "" when it is blank or an earlier flash.
-// An earlier flash, also one that was interrupted or has been used since, is known by most of what is there.
+// An earlier flash of a file, also one that was interrupted or has been used since, is known by most of what is there. A
+// disk must be blank.
 func (t *target) foreign(ctx context.Context, size int64, known []chunk.Manifest) (string, error) {
 	mine, others := 0, 0
 	buf := aligned(chunk.Size)
@@ -171,6 +173,8 @@ func (t *target) foreign(ctx context.Context, size int64, known []chunk.Manifest
 	}
 	what := contents(t, t.size, t.block)
 	switch {
+	case !t.plain && (mine+others > 0 || what != ""): // it may have been used since a flash: who knows what is on it now
+		return "is a disk that holds " + cmp.Or(what, "data of an unknown kind"), nil
 	case others > mine && what == "":
 		return "holds data of an unknown kind", nil
 	case others > mine:
