@@ -36,7 +36,7 @@ e2e: payload
 	$(GO) test -timeout 85m -v ./lab/labtest ./netboot/...
 
 bench: payload
-	@testdata/need bench
+	@testdata/need test
 	$(GO) test -timeout 85m -run '^$$' -bench . -benchtime 1x ./lab/labtest
 	$(GO) test -timeout 85m -run '^$$' -bench . $$($(GO) list ./... | grep -v labtest)
 
