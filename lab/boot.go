@@ -27,7 +27,7 @@ var Moves = map[State][]State{
 	Queued:   {Starting, Revoked},
 	Starting: {Working, Queued, Failed, Revoked},
 	Working:  {Handover, Queued, Failed, Revoked},
-	Handover: {Running, Done, Queued, Failed, Revoked},
+	Handover: {Running, Queued, Failed, Revoked},
 	Running:  {Done, Queued, Failed, Revoked},
 }
 

@@ -57,7 +57,10 @@ func TestDebian(t *testing.T) {
 				t.Fatal(err)
 			}
 			mark = vms.Expect(t, m, mark, "root@carte-debian:~#")
-			vms.Run(t, m, mark, "dd if=/dev/urandom of=/root/junk bs=1M count=5; rm /etc/motd; sync; poweroff")
+			vms.Run(t, m, mark, "dd if=/dev/urandom of=/root/junk bs=1M count=5; rm /etc/motd; sync")
+			if err := vms.Type(m, []byte("poweroff\n")); err != nil {
+				t.Fatal(err)
+			}
 			labtest.UntilIn(t, b, labtest.Long, "power off", func(s lab.Snapshot) bool { return s.Live[m.ID].Power == "off" })
 			if labtest.FileRoot(t, vms.Disk(m), im.Version.Bytes) == im.Version.Root {
 				t.Fatal("the guest changed files and the disk is as it was")
