@@ -1,15 +1,12 @@
 package store
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -114,21 +111,8 @@ func TestCollectKilled(t *testing.T) {
 	versions := map[string]string{}
 	collections := 0
 	for round := range rounds {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestCollectKilled$")
-		cmd.Env = append(os.Environ(), env+"="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		kill := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
-		which := r.IntN(6)
-		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); {
-			word, rest, _ := strings.Cut(lines.Text(), " ")
+		which, n := r.IntN(6), 0
+		untilKilled(t, env+"="+dir, 20*time.Second, func(kill *time.Timer, word, rest string) bool {
 			switch word {
 			case "collect":
 				collections++
@@ -141,14 +125,10 @@ func TestCollectKilled(t *testing.T) {
 			case "going":
 				delete(versions, rest)
 			default:
-				t.Fatalf("round %d: %s", round, lines.Text())
+				return false
 			}
-		}
-		err = cmd.Wait()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-			t.Fatalf("round %d: the process ended by itself: %v", round, err)
-		}
+			return true
+		})
 		wholeAfterKill(t, dir, versions, nil)
 		if t.Failed() {
 			t.Fatalf("in round %d", round)

@@ -34,20 +34,7 @@ func TestKilled(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, uint64(time.Now().UnixNano())))
 	versions, machines := map[string]string{}, map[string]bool{} // that were acknowledged
 	for round := range rounds {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
-		cmd.Env = append(os.Environ(), env+"="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		kill := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
-		for lines.Scan() {
-			word, rest, _ := strings.Cut(lines.Text(), " ")
+		untilKilled(t, env+"="+dir, 10*time.Second, func(kill *time.Timer, word, rest string) bool {
 			switch word {
 			case "open": // from here on, at any moment
 				kill.Reset(time.Duration(r.IntN(150_000)) * time.Microsecond)
@@ -57,14 +44,10 @@ func TestKilled(t *testing.T) {
 			case "machine":
 				machines[rest] = true
 			default:
-				t.Fatalf("round %d: %s", round, lines.Text())
+				return false
 			}
-		}
-		err = cmd.Wait()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-			t.Fatalf("round %d: the process ended by itself: %v", round, err)
-		}
+			return true
+		})
 		wholeAfterKill(t, dir, versions, machines)
 		if t.Failed() {
 			t.Fatalf("in round %d", round)
@@ -222,4 +205,32 @@ func inSmallDisk(t *testing.T, name, size string) string {
 		t.Errorf("in the namespace: %v\n%s", err, out)
 	}
 	return ""
+}
+
+// untilKilled runs the test again as a process of its own with one more word in its environment, hears what it prints line by line, and returns when it
+// was killed: by the timer that hear is handed, after limit unless hear resets it. A line that hear does not know, or an end that is none by SIGKILL,
+// fails the test.
+func untilKilled(t *testing.T, env string, limit time.Duration, hear func(kill *time.Timer, word, rest string) bool) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), env)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(limit, func() { cmd.Process.Kill() })
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if word, rest, _ := strings.Cut(lines.Text(), " "); !hear(kill, word, rest) {
+			t.Fatal(lines.Text())
+		}
+	}
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("the process ended by itself: %v", err)
+	}
 }
