@@ -1,0 +1,80 @@
+package lab
+
+import "fmt"
+
+// A DiskTail is carte's own region at the end of a disk, behind all that an image may occupy: behind the last block that a
+// partition table of the disk may give away, and in no partition. It holds the machine image and a cache of chunks, and it
+// outlives what is flashed before it. Both numbers are in bytes and multiples of 1 MiB; no bytes are no tail.
+//
+//	Offset                  the machine image, 64 MiB
+//	Offset + 64 MiB         the cache
+//	Offset + Bytes - 4 KiB  a page that says what this is
+//	Offset + Bytes          up to 2 MiB that stay for the copy of the partition table, and for what is left over
+type DiskTail struct {
+	Offset int64 `json:"offset_bytes"`
+	Bytes  int64 `json:"bytes"`
+}
+
+// What a tail is made of, in bytes.
+const (
+	TailDefault = -1        // the setting that lets the disk decide
+	TailLeast   = 128 << 20 // a shorter one is not worth having
+	TailMost    = 16 << 30  // that a disk decides on
+	TailMachine = 64 << 20
+	TailHeader  = 4 << 10
+
+	tailUnit = 1 << 20 // the tail begins and ends at multiples of it, and so much stays behind it at least
+)
+
+// None says that there is no tail.
+func (t DiskTail) None() bool { return t.Bytes == 0 }
+
+// End returns the first byte behind the tail.
+func (t DiskTail) End() int64 { return t.Offset + t.Bytes }
+
+// Machine returns the place and length of the machine image.
+func (t DiskTail) Machine() (off, n int64) { return t.Offset, min(t.Bytes, TailMachine) }
+
+// Cache returns the place and length of the cache.
+func (t DiskTail) Cache() (off, n int64) {
+	return t.Offset + TailMachine, max(t.Bytes-TailMachine-TailHeader, 0)
+}
+
+// Header returns the place of the page that says what the tail is, TailHeader bytes long.
+func (t DiskTail) Header() int64 { return t.End() - TailHeader }
+
+// TailOf returns the tail of a disk of so many bytes, whatever is to be laid on it. setting is a number of bytes, rounded
+// down to 1 MiB; 0 for no tail; TailDefault for a tenth of the disk, at most TailMost. What comes to less than TailLeast, or
+// to more than the disk has, is none.
+func TailOf(disk, setting int64) DiskTail {
+	n := setting
+	if n < 0 {
+		n = min(disk/10, TailMost)
+	}
+	n -= n % tailUnit
+	end := disk - tailUnit
+	end -= end % tailUnit
+	if n < TailLeast || n > end {
+		return DiskTail{}
+	}
+	return DiskTail{Offset: end - n, Bytes: n}
+}
+
+// TailFor returns the tail that a disk has while its first need bytes are an image's. A tail that the disk decided on gives
+// way to an image that needs its room; for a tail that was asked for this is ErrRefused, and says how much is missing.
+func TailFor(disk, setting, need int64) (DiskTail, error) {
+	t := TailOf(disk, setting)
+	switch {
+	case setting >= 0 && setting < TailLeast: // none was asked for, or none worth having
+		return DiskTail{}, nil
+	case !t.None() && need <= t.Offset:
+		return t, nil
+	case setting < 0:
+		return DiskTail{}, nil
+	}
+	asked := setting - setting%tailUnit
+	room := max(disk-tailUnit, 0)
+	room -= room % tailUnit
+	return DiskTail{}, fmt.Errorf("%d bytes for images and a tail of %d bytes need %d bytes more than the disk of %d bytes has (%d stay for its partition table); make the tail smaller, or leave its size to the disk: %w",
+		need, asked, need+asked-room, disk, disk-room, ErrRefused)
+}

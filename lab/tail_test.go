@@ -1,0 +1,88 @@
+package lab
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+func TestTailOf(t *testing.T) {
+	const M, G = int64(1 << 20), int64(1 << 30)
+	for _, tt := range []struct {
+		name          string
+		disk, setting int64
+		want          DiskTail
+	}{
+		{"no disk", 0, TailDefault, DiskTail{}},
+		{"less than its reserve", 5, TailDefault, DiskTail{}},
+		{"less than its reserve, asked", 5, 128 * M, DiskTail{}},
+		{"small disk", 1 * G, TailDefault, DiskTail{}},
+		{"one MiB short of a tail", 1280*M - 1, TailDefault, DiskTail{}},
+		{"the first with a tail", 1280 * M, TailDefault, DiskTail{1151 * M, 128 * M}},
+		{"odd size", 10*G + 12345, TailDefault, DiskTail{10*G - 1*M - 1024*M, 1024 * M}},
+		{"half a terabyte", 500_107_862_016, TailDefault, DiskTail{476_939*M - 16*G, 16 * G}},
+		{"none", 100 * G, 0, DiskTail{}},
+		{"too little", 100 * G, 128*M - 1, DiskTail{}},
+		{"exact", 100 * G, 128 * M, DiskTail{100*G - 129*M, 128 * M}},
+		{"rounded down", 100 * G, 3*G + 7, DiskTail{97*G - 1*M, 3 * G}},
+		{"all of the disk", 129 * M, 128 * M, DiskTail{0, 128 * M}},
+		{"more than the disk", 128 * M, 128 * M, DiskTail{}},
+	} {
+		if got := TailOf(tt.disk, tt.setting); got != tt.want {
+			t.Errorf("%s: TailOf(%d, %d) = %+v, want %+v", tt.name, tt.disk, tt.setting, got, tt.want)
+		}
+	}
+}
+
+func TestTailFor(t *testing.T) {
+	const M, G = int64(1 << 20), int64(1 << 30)
+	deflt := TailOf(20*G, TailDefault)
+	for _, tt := range []struct {
+		name                string
+		disk, setting, need int64
+		want                DiskTail
+		short               string // what an error has to say
+	}{
+		{"room for both", 20 * G, TailDefault, 10 * G, deflt, ""},
+		{"up to its first byte", 20 * G, TailDefault, deflt.Offset, deflt, ""},
+		{"gives way", 20 * G, TailDefault, deflt.Offset + 1, DiskTail{}, ""},
+		{"asked, and room", 20 * G, 4 * G, 16*G - 1*M, TailOf(20*G, 4*G), ""},
+		{"asked, one byte short", 20 * G, 4 * G, 16*G - 1*M + 1, DiskTail{}, "need 1 bytes more"},
+		{"asked, short by the reserve", 20 * G, 4 * G, 16 * G, DiskTail{}, "need 1048576 bytes more"},
+		{"asked, more than the disk", 1 * G, 2 * G, 0, DiskTail{}, "need 1074790400 bytes more"},
+		{"asked, no disk", 0, 128 * M, 0, DiskTail{}, "need 134217728 bytes more"},
+		{"none", 20 * G, 0, 20 * G, DiskTail{}, ""},
+		{"less than the least", 20 * G, 100 * M, 20 * G, DiskTail{}, ""},
+	} {
+		got, err := TailFor(tt.disk, tt.setting, tt.need)
+		if got != tt.want || (err != nil) != (tt.short != "") {
+			t.Errorf("%s: TailFor = %+v, %v, want %+v", tt.name, got, err, tt.want)
+		}
+		if err != nil && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tt.short)) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.short)
+		}
+	}
+}
+
+// Whatever the disk and the setting: the tail lies on the disk, leaves the reserve, and its pieces lie in it side by side.
+func TestTailLiesOnTheDisk(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 5))
+	for range 20000 {
+		disk, setting := r.Int64N(1<<r.IntN(45)), r.Int64N(1<<r.IntN(45))-1
+		tail := TailOf(disk, setting)
+		if tail.None() {
+			if tail.Offset != 0 {
+				t.Fatalf("no tail at %d", tail.Offset)
+			}
+			continue
+		}
+		m, mn := tail.Machine()
+		c, cn := tail.Cache()
+		ok := tail.Offset >= 0 && tail.Offset%tailUnit == 0 && tail.Bytes%tailUnit == 0 && tail.Bytes >= TailLeast && tail.End()+tailUnit <= disk &&
+			disk-tail.End() < 2*tailUnit && m == tail.Offset && m+mn == c && cn > 0 && c+cn == tail.Header() && tail.Header()+TailHeader == tail.End()
+		if !ok || setting >= 0 && tail.Bytes > setting || setting < 0 && tail.Bytes > min(disk/10, TailMost) {
+			t.Fatalf("TailOf(%d, %d) = %+v", disk, setting, tail)
+		}
+	}
+}
