@@ -120,7 +120,7 @@ func (x *capture) run(ctx context.Context, bases []lab.Version) (got lab.Importe
 	first := map[chunk.ID]int{}
 	var ids []chunk.ID
 	for i, id := range m.IDs {
-		if _, have := first[id]; !have && !id.IsZero() {
+		if _, have := first[id]; !have && !id.Implied() {
 			first[id] = i
 			ids = append(ids, id)
 		}

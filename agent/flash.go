@@ -31,9 +31,12 @@ type flash struct {
 	pause  time.Duration // before a chunk that came damaged is fetched again
 	parts  []part
 	tables []table
-	scrub  bool      // most of the disk differs: whole chunks are written without looking at what is there
-	blind  bool      // what is there is not looked at: all that may hold something is written
-	check  lab.Check // how much of what was written is read back; empty: all
+	scrub  bool                             // most of the disk differs: whole chunks are written without looking at what is there
+	had    []part                           // what the disk held before, and where: the latest first
+	nearby []near                           // where chunks are looked for before source is asked, the nearest first
+	keep   func(id chunk.ID, stored []byte) // is handed every chunk that came over the wire, proven; may be nil
+	blind  bool                             // what is there is not looked at: all that may hold something is written
+	check  lab.Check                        // how much of what was written is read back; empty: all
 }
 
 // A Source is where chunks come from. Its methods may be called from any number of goroutines.
@@ -71,7 +74,16 @@ const (
 	proven               // laid, and read back
 )
 
-func newPart(w lab.Write, m chunk.Manifest) part { return part{w, m, make([]state, len(m.IDs))} }
+// newPart knows of the disk that what is there is right where nothing is needed.
+func newPart(w lab.Write, m chunk.Manifest) part {
+	p := part{w, m, make([]state, len(m.IDs))}
+	for i, id := range m.IDs {
+		if id == chunk.Free {
+			p.state[i] = same
+		}
+	}
+	return p
+}
 
 // table is a small piece that is not an image's: a partition table.
 type table struct {
@@ -97,6 +109,7 @@ func (f *flash) run(ctx context.Context) error {
 		return f.reach(ctx, 0, lab.Report{Rung: lab.RungVerify, Proven: true})
 	}
 	f.say("%s: %d of %d chunks differ; %s to write, %s to zero", f.name, todo.chunks, todo.of, lab.Bytes(todo.write), lab.Bytes(todo.zero))
+	f.findElsewhere()
 	if err := f.transfer(ctx, todo); err != nil {
 		return errors.Join(err, f.disk.Sync())
 	}

@@ -88,7 +88,7 @@ func Flash(ctx context.Context, from Source, o lab.Flash, hear Audience) (done l
 		counts: c, teller: alone{c, hear}, source: from, disk: t, name: o.To, pause: 100 * time.Millisecond, check: o.Check,
 		parts: []part{newPart(lab.Write{Ref: o.Version.Ref(), Root: o.Version.Root, Bytes: o.Version.Bytes}, m)},
 	}
-	var fc forecast
+	var fc lab.Forecast
 	err = group{alone{c, hear}.pulse, func(ctx context.Context) error {
 		if fc, err = f.chosen(ctx, o.Strategy); err != nil {
 			return err
@@ -106,7 +106,7 @@ func Flash(ctx context.Context, from Source, o lab.Flash, hear Audience) (done l
 	}
 	done = c.done(began)
 	done.Image, done.Version, done.Root, done.Path, done.Verify, done.Total = o.Version.Image, o.Version.Number, o.Version.Root, o.To, o.Check, o.Version.Bytes
-	done.Strategy, done.Why, done.Predicted, done.Full, done.Differential = fc.strategy, fc.why, fc.seconds(), fc.full, fc.differential
+	done.Forecast = fc
 	done.Same = done.Written+done.Zeroed == 0
 	return done, nil
 }
@@ -139,14 +139,14 @@ func readyTarget(ctx context.Context, from Source, o lab.Flash, m chunk.Manifest
 }
 
 // chosen decides on a strategy and says so.
-func (f *flash) chosen(ctx context.Context, want lab.Strategy) (forecast, error) {
+func (f *flash) chosen(ctx context.Context, want lab.Strategy) (lab.Forecast, error) {
 	f.gauge.enter(lab.RungProbe, 0)
 	fc, err := f.choose(ctx, want)
 	if err != nil {
 		return fc, err
 	}
-	f.blind = fc.strategy == lab.Full
-	f.say("strategy %s, %.1f s (full %.1f s, differential %.1f s): %s", fc.strategy, fc.seconds(), fc.full, fc.differential, fc.why)
+	f.blind = fc.Strategy == lab.Full
+	f.say("strategy %s, %.1f s (full %.1f s, differential %.1f s): %s", fc.Strategy, fc.Predicted, fc.Full, fc.Differential, fc.Why)
 	return fc, nil
 }
 

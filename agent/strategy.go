@@ -10,26 +10,15 @@ import (
 	"carte/lab/chunk"
 )
 
-// A forecast is what a probe found out, and what follows from it.
-type forecast struct {
-	strategy           lab.Strategy
-	why                string
-	full, differential float64 // seconds
-}
-
-func (f forecast) seconds() float64 {
-	if f.strategy == lab.Full {
-		return f.full
-	}
-	return f.differential
-}
-
 // The probe looks at so many runs of so many chunks, spread over the target, and lays so many chunks.
 const (
 	probeRuns   = 8
 	probeRun    = 4
 	probeWrites = 32
 )
+
+// probeFrom is the size, in bytes, below which nothing is laid to learn how fast that goes: it would be most of the work.
+const probeFrom = 16 * probeWrites * chunk.Size
 
 // gain is by how much a full flash must be faster to be chosen: a differential one writes less.
 const gain = 0.9
@@ -46,7 +35,7 @@ type probe struct {
 
 // choose predicts what either strategy costs and takes the one that was asked for, or the quicker one. What the probe
 // writes belongs where it is written, so nothing is done twice. It expects one part and a target that may be written to.
-func (f *flash) choose(ctx context.Context, want lab.Strategy) (forecast, error) {
+func (f *flash) choose(ctx context.Context, want lab.Strategy) (lab.Forecast, error) {
 	b := &probe{flash: f, p: &f.parts[0]}
 	f.chart(b.p)
 	for i, s := range b.p.state {
@@ -61,10 +50,12 @@ func (f *flash) choose(ctx context.Context, want lab.Strategy) (forecast, error)
 		}
 	}
 	if err := b.look(ctx); err != nil {
-		return forecast{}, err
+		return lab.Forecast{}, err
 	}
-	if err := b.try(ctx); err != nil {
-		return forecast{}, err
+	if want != lab.Auto || b.unknown+b.blank >= probeFrom || b.unknown == 0 {
+		if err := b.try(ctx); err != nil {
+			return lab.Forecast{}, err
+		}
 	}
 	return b.judge(want), nil
 }
@@ -214,7 +205,13 @@ func (b *probe) settle() error {
 }
 
 // judge turns rates into times.
-func (b *probe) judge(want lab.Strategy) (f forecast) {
+func (b *probe) judge(want lab.Strategy) (f lab.Forecast) {
+	defer func() {
+		f.Predicted = f.Differential
+		if f.Strategy == lab.Full {
+			f.Predicted = f.Full
+		}
+	}()
 	share := 0.0 // of what is used that is there already
 	if b.looked > 0 {
 		share = float64(b.equal) / float64(b.looked)
@@ -234,21 +231,21 @@ func (b *probe) judge(want lab.Strategy) (f forecast) {
 		again = 1
 	}
 	zero := float64(b.unknown - b.used) // is zeroed and read back, unseen, about as fast as it is read
-	f.full = all/lay + again*all/read + zero*(1+again)/read
-	f.differential = float64(b.unknown)/read + changed/lay + again*changed/read
+	f.Full = all/lay + again*all/read + zero*(1+again)/read
+	f.Differential = float64(b.unknown)/read + changed/lay + again*changed/read
 	rates := fmt.Sprintf("reads %s/s, lays %s/s", lab.Bytes(int64(read)), lab.Bytes(int64(lay)))
 	if b.lay == 0 {
 		rates = fmt.Sprintf("reads %s/s, nothing to lay was found", lab.Bytes(int64(read)))
 	}
 	switch {
 	case want == lab.Full || want == lab.Differential:
-		f.strategy, f.why = want, "it was asked for; "+rates
+		f.Strategy, f.Why = want, "it was asked for; "+rates
 	case b.unknown == 0:
-		f.strategy, f.why = lab.Full, "the target is blank, nothing has to be read; "+rates
-	case b.lay > 0 && f.full < gain*f.differential: // measured, not guessed
-		f.strategy, f.why = lab.Full, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)
+		f.Strategy, f.Why = lab.Full, "the target is blank, nothing has to be read; "+rates
+	case b.lay > 0 && f.Full < gain*f.Differential: // measured, not guessed
+		f.Strategy, f.Why = lab.Full, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)
 	default:
-		f.strategy, f.why = lab.Differential, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)
+		f.Strategy, f.Why = lab.Differential, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)
 	}
 	return f
 }

@@ -99,6 +99,10 @@ func (b *batches) next() (ids []chunk.ID, places map[chunk.ID][]place) {
 // asked for again.
 func (f *flash) fetch(ctx context.Context, ids []chunk.ID, places map[chunk.ID][]place) error {
 	w := newWriter(f)
+	ids, err := w.fromNear(ctx, ids, places)
+	if err != nil {
+		return err
+	}
 	damaged := map[chunk.ID]int{}
 	for len(ids) > 0 {
 		got, err := f.source.Chunks(ctx, ids, func(id chunk.ID, stored []byte) error {
@@ -129,7 +133,7 @@ func (f *flash) fetch(ctx context.Context, ids []chunk.ID, places map[chunk.ID][
 // writer proves and writes chunks, one after another.
 type writer struct {
 	*flash
-	raw []byte // proven content; written from here
+	raw []byte // proven content is put here
 	old []byte // what the disk has in its place
 }
 
@@ -143,6 +147,14 @@ func (w *writer) write(ctx context.Context, id chunk.ID, stored []byte, places [
 	if err != nil {
 		return err
 	}
+	if w.keep != nil {
+		w.keep(id, stored)
+	}
+	return w.lay(ctx, id, w.raw, places)
+}
+
+// lay writes a proven chunk wherever it belongs.
+func (w *writer) lay(ctx context.Context, id chunk.ID, raw []byte, places []place) error {
 	if err := w.begin(ctx); err != nil {
 		return err
 	}
@@ -151,10 +163,10 @@ func (w *writer) write(ctx context.Context, id chunk.ID, stored []byte, places [
 			return context.Cause(ctx)
 		}
 		off, n := at.p.at(at.i)
-		if n != len(w.raw) {
-			return fmt.Errorf("byte %d: %d bytes of chunk %v belong here, it has %d: %w", off, n, id, len(w.raw), lab.ErrDamaged)
+		if n != len(raw) {
+			return fmt.Errorf("byte %d: %d bytes of chunk %v belong here, it has %d: %w", off, n, id, len(raw), lab.ErrDamaged)
 		}
-		if err := w.differing(off, at.p.state[at.i]); err != nil {
+		if err := w.differing(raw, off, at.p.state[at.i]); err != nil {
 			return err
 		}
 		w.gauge.done.Add(int64(n))
@@ -170,21 +182,21 @@ func (w *writer) begin(ctx context.Context) error {
 	return w.tell(ctx, lab.Report{Rung: lab.RungWrite})
 }
 
-// differing writes w.raw at off, without the blocks that the disk has already.
-func (w *writer) differing(off int64, s state) error {
+// differing writes raw at off, without the blocks that the disk has already.
+func (w *writer) differing(raw []byte, off int64, s state) error {
 	if s == other && w.scrub {
-		return w.writeAt(w.raw, off)
+		return w.writeAt(raw, off)
 	}
-	there := func(from, to int) bool { return chunk.IsZero(w.raw[from:to]) }
+	there := func(from, to int) bool { return chunk.IsZero(raw[from:to]) }
 	if s != blank {
-		old := w.old[:len(w.raw)]
+		old := w.old[:len(raw)]
 		if err := w.readAt(old, off); err != nil {
 			return err
 		}
-		there = func(from, to int) bool { return bytes.Equal(old[from:to], w.raw[from:to]) }
+		there = func(from, to int) bool { return bytes.Equal(old[from:to], raw[from:to]) }
 	}
 	step := max(grain, w.disk.Block())
-	for from, end := 0, len(w.raw); from < end; {
+	for from, end := 0, len(raw); from < end; {
 		to := min(from+step, end)
 		if there(from, to) {
 			w.kept.Add(int64(to - from))
@@ -198,7 +210,7 @@ func (w *writer) differing(off int64, s state) error {
 			}
 			to = next
 		}
-		if err := w.writeAt(w.raw[from:to], off+int64(from)); err != nil {
+		if err := w.writeAt(raw[from:to], off+int64(from)); err != nil {
 			return err
 		}
 		from = to

@@ -22,9 +22,9 @@ type work struct {
 
 // counts is what is moved, in bytes, and how far the rung is.
 type counts struct {
-	read, fetched, written, zeroed atomic.Int64 // as in lab.Moved
-	kept                           atomic.Int64 // parts of chunks that differ which the disk has already
-	gauge                          gauge
+	read, fetched, peers, reused, written, zeroed atomic.Int64 // as in lab.Moved
+	kept                                          atomic.Int64 // parts of chunks that differ which the disk has already
+	gauge                                         gauge
 }
 
 // revoked is the error that says that the server calls the boot back.
@@ -87,7 +87,7 @@ func (w *work) tell(ctx context.Context, r lab.Report) error {
 	if r.Rung == "" {
 		r.Rung = r.Progress.Rung
 	}
-	r.Moved = lab.Moved{Read: w.read.Load(), Fetched: w.fetched.Load(), Written: w.written.Load(), Zeroed: w.zeroed.Load()}
+	r.Moved = lab.Moved{Read: w.read.Load(), Fetched: w.fetched.Load(), Peers: w.peers.Load(), Reused: w.reused.Load(), Written: w.written.Load(), Zeroed: w.zeroed.Load()}
 	for _, x := range w.orders.Writes {
 		r.Moved.Total += x.Bytes
 	}
@@ -178,10 +178,24 @@ func (w *work) flash(ctx context.Context) (err error) {
 	if id := w.orders.Disk; f.disk.Size() != id.Bytes {
 		return fmt.Errorf("disk %s has %d bytes and should have %d; it is not the one that was armed: %w", id, f.disk.Size(), id.Bytes, lab.ErrRefused)
 	}
+	for _, x := range w.orders.Had {
+		if m, err := w.client.Manifest(ctx, x.Root, x.Bytes); err == nil { // one that cannot be had helps nobody
+			f.had = append(f.had, newPart(x, m))
+		} else if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
 	if w.orders.Form == lab.FormTree {
 		if f.tables, err = treeTables(w.orders.Disk, f.disk.Block(), parts[0].Write); err != nil {
 			return err
 		}
+	}
+	fc, err := f.chosen(ctx, lab.Auto)
+	if err == nil {
+		err = w.tell(ctx, lab.Report{Rung: lab.RungProbe, Forecast: fc})
+	}
+	if err != nil {
+		return err
 	}
 	return f.run(ctx)
 }

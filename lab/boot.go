@@ -51,7 +51,8 @@ type Boot struct {
 	Disk    DiskID            `json:"disk"`             // the one disk it may write; empty until the guard has chosen
 	Climbs  []Climb           `json:"climbs"`
 	Moved   Moved             `json:"moved"`
-	Metrics map[string]Metric `json:"metrics"` // the last value of each
+	Chosen  Forecast          `json:"forecast,omitzero"` // how the disk is gone about, and why
+	Metrics map[string]Metric `json:"metrics"`           // the last value of each
 	Queued  time.Time         `json:"queued"`
 	Begun   time.Time         `json:"begun"` // of the attempt
 	Since   time.Time         `json:"since"` // of this state
@@ -62,7 +63,9 @@ type Boot struct {
 type Moved struct {
 	Total   int64 `json:"bytes_total"`   // the image's logical size
 	Read    int64 `json:"bytes_read"`    // from the disk, to compare and to prove
-	Fetched int64 `json:"bytes_fetched"` // over the wire, as they travelled
+	Fetched int64 `json:"bytes_fetched"` // from the server, as they travelled
+	Peers   int64 `json:"bytes_peers"`   // from other machines, as they travelled
+	Reused  int64 `json:"bytes_reused"`  // of chunks that were found elsewhere on the disk, or in the cache at its end
 	Written int64 `json:"bytes_written"`
 	Zeroed  int64 `json:"bytes_zeroed"`
 }

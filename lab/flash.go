@@ -50,28 +50,33 @@ type Capture struct {
 	Base int    `json:"base,omitempty"` // version that it was made from; 0: the newest
 }
 
-// Flashed is what a flash or a capture came to. Moved.Read and so on are in bytes.
-type Flashed struct {
-	Image        string   `json:"image"`
-	Version      int      `json:"version"`
-	Root         chunk.ID `json:"root"`
-	Path         string   `json:"path"`
+// A Forecast is what a probe of disk and wire found, and the strategy that follows from it. Times are in seconds.
+type Forecast struct {
 	Strategy     Strategy `json:"strategy"`
 	Why          string   `json:"why"`
-	Predicted    float64  `json:"predicted_seconds"`
+	Predicted    float64  `json:"predicted_seconds"` // with that strategy
 	Full         float64  `json:"predicted_full_seconds"`
 	Differential float64  `json:"predicted_differential_seconds"`
-	Verify       Check    `json:"verify"`
-	Total        int64    `json:"bytes_total"`
-	Read         int64    `json:"bytes_read"`
-	Fetched      int64    `json:"bytes_fetched"` // as stored
-	Written      int64    `json:"bytes_written"`
-	Zeroed       int64    `json:"bytes_zeroed"`
-	Kept         int64    `json:"bytes_kept"` // in chunks that differ, and there already
-	Sent         int64    `json:"bytes_sent"` // as stored, into the lab
-	Same         bool     `json:"same"`       // nothing had to change
-	Seconds      float64  `json:"seconds"`
-	PeakRSS      int64    `json:"peak_rss_bytes"` // of this process
+}
+
+// Flashed is what a flash or a capture came to. Moved.Read and so on are in bytes.
+type Flashed struct {
+	Image   string   `json:"image"`
+	Version int      `json:"version"`
+	Root    chunk.ID `json:"root"`
+	Path    string   `json:"path"`
+	Forecast
+	Verify  Check   `json:"verify"`
+	Total   int64   `json:"bytes_total"`
+	Read    int64   `json:"bytes_read"`
+	Fetched int64   `json:"bytes_fetched"` // as stored
+	Written int64   `json:"bytes_written"`
+	Zeroed  int64   `json:"bytes_zeroed"`
+	Kept    int64   `json:"bytes_kept"` // in chunks that differ, and there already
+	Sent    int64   `json:"bytes_sent"` // as stored, into the lab
+	Same    bool    `json:"same"`       // nothing had to change
+	Seconds float64 `json:"seconds"`
+	PeakRSS int64   `json:"peak_rss_bytes"` // of this process
 }
 
 // A Depot is a desk that has the chunks of images at hand. Its methods may be called from any number of goroutines.

@@ -83,8 +83,16 @@ func (m Machine) holds(id DiskID) bool {
 	return slices.ContainsFunc(m.Holds, func(h Holding) bool { return h.Is(id) })
 }
 
-// hold notes what a disk holds now.
+// maxWas is how many versions may be looked for on a disk besides the one that is being written.
+const maxWas = 3
+
+// hold notes what a disk holds now. While it is dirty, what it held before is remembered too.
 func (m *Machine) hold(h Holding) {
+	if i := slices.IndexFunc(m.Holds, func(x Holding) bool { return x.Is(h.DiskID) }); i >= 0 && h.Dirty {
+		was := append([]Ref{m.Holds[i].Ref}, m.Holds[i].Was...)
+		was = slices.DeleteFunc(was, func(r Ref) bool { return r == h.Ref })
+		h.Was = was[:min(len(was), maxWas)]
+	}
 	m.Holds = slices.DeleteFunc(slices.Clone(m.Holds), func(x Holding) bool { return x.Is(h.DiskID) })
 	m.Holds = append(m.Holds, h)
 }

@@ -91,15 +91,56 @@ func (d *draft) orders(machine int64) Orders {
 		return o
 	}
 	o.Do, o.Boot, o.Stack, o.Form, o.Start, o.Cmdline, o.Disk = DoBoot, b.ID, b.Plan.Stack, b.Plan.Form, b.Plan.Start, b.Plan.Cmdline, b.Disk
-	at := int64(0)
-	if b.Plan.Form == FormTree {
-		at = TreeOffset
-	}
+	at := b.Plan.Form.offset()
 	for _, l := range b.Plan.Layers {
 		o.Writes = append(o.Writes, Write{l.Ref, l.Root, at, l.Bytes})
 		at += l.Bytes
 	}
+	o.Had = d.had(m, b)
 	return o
+}
+
+// had lists what may be found on the boot's disk of what carte has written there before: versions that still exist.
+func (s Snapshot) had(m Machine, b Boot) (all []Write) {
+	for _, h := range m.Holds {
+		if !h.Is(b.Disk) {
+			continue
+		}
+		for _, ref := range append([]Ref{h.Ref}, h.Was...) {
+			v, ok := s.Versions[ref.String()]
+			planned := slices.ContainsFunc(b.Plan.Layers, func(l PlanLayer) bool { return l.Root == v.Root })
+			if !ok || planned || ref == h.Ref && v.Root != h.Root { // a name may have come back with other bytes
+				continue
+			}
+			all = append(all, Write{ref, v.Root, s.Images[v.Image].Form.offset(), v.Bytes})
+		}
+	}
+	return all
+}
+
+// offset is where on a disk an image of that form begins.
+func (f Form) offset() int64 {
+	if f == FormTree {
+		return TreeOffset
+	}
+	return 0
+}
+
+// peers lists the agents that work on an image of the same boot just now, on other machines.
+func (s Snapshot) peers(b Boot) (all []Peer) {
+	for _, o := range s.SortedBoots() {
+		live := s.Live[o.Machine]
+		if o.Machine == b.Machine || o.State != Working || !live.Agent || live.Peer.Addr == "" {
+			continue
+		}
+		shares := slices.ContainsFunc(o.Plan.Layers, func(l PlanLayer) bool {
+			return slices.ContainsFunc(b.Plan.Layers, func(k PlanLayer) bool { return k.Root == l.Root })
+		})
+		if shares && len(all) < MaxPeers {
+			all = append(all, live.Peer)
+		}
+	}
+	return all
 }
 
 // reason is an error in words, without the name of its kind at the end.
@@ -125,6 +166,9 @@ func (l *Lab) Report(ctx context.Context, key string, r Report) (reply Reply, er
 		}
 		live := d.live(m.ID)
 		live.Seen, live.Agent, live.Progress, live.Moved = d.at, true, r.Progress, r.Moved
+		if live.Peer = r.Peer; live.Peer.Addr != "" {
+			live.Peer.Machine = m.ID
+		}
 		d.put(live)
 		reply, err = d.report(m, r)
 		return err
@@ -163,6 +207,10 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 	}
 	r.Error = Clean(r.Error)
 	was, rungs := b.Moved, len(b.Climbs)
+	if r.Forecast != (Forecast{}) {
+		b.Chosen = r.Forecast
+		b.Chosen.Why = Clean(b.Chosen.Why)
+	}
 	b.Moved = r.Moved
 	b.Moved.Total = was.Total
 	if r.Rung != "" && !r.Rung.Reached(RungHandover) {
@@ -170,10 +218,10 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 	}
 	if r.Writing || r.Proven {
 		l := b.Plan.Layers[0]
-		m.hold(Holding{b.Disk, l.Root, l.Ref, !r.Proven, d.at})
+		m.hold(Holding{DiskID: b.Disk, Root: l.Root, Ref: l.Ref, Dirty: !r.Proven, At: d.at})
 		d.put(m)
 	}
-	if len(b.Climbs) > rungs || r.Writing || r.Proven || r.Error != "" || r.Revoked || r.Rung == RungHandover {
+	if len(b.Climbs) > rungs || r.Forecast != (Forecast{}) || r.Writing || r.Proven || r.Error != "" || r.Revoked || r.Rung == RungHandover {
 		d.put(b)
 	}
 	switch {
@@ -189,7 +237,7 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 	case r.Rung == RungHandover:
 		return Reply{}, d.handover(m, b)
 	}
-	return Reply{}, nil
+	return Reply{Peers: d.peers(b)}, nil
 }
 
 // handover takes the agent's word that the disk is proven. A system that the agent starts itself is handed over by that;

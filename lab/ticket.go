@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"carte/lab/chunk"
 )
 
 // token is what an agent's command line carries: machine, ticket, and a seal that only this lab can make.
@@ -94,20 +96,26 @@ func (s Snapshot) byKey(key string) (Machine, error) {
 	return Machine{}, fmt.Errorf("this key is no longer, or never was, an agent's: %w", ErrDenied)
 }
 
-// Allowed returns the plan that an agent's key gives the right to read: the one of the boot it claimed, while that boot
-// is being worked on.
-func (l *Lab) Allowed(ctx context.Context, key string) (Plan, error) {
+// Allowed returns the roots that an agent's key gives the right to read: those of the boot it claimed, while that boot is
+// being worked on, and of what its disk held before.
+func (l *Lab) Allowed(ctx context.Context, key string) (roots []chunk.ID, err error) {
 	s, err := l.Watch(ctx, 0)
 	if err != nil {
-		return Plan{}, err
+		return nil, err
 	}
 	m, err := s.byKey(key)
 	if err != nil {
-		return Plan{}, err
+		return nil, err
 	}
 	b, ok := s.Active(m.ID)
 	if !ok || b.State != Working || m.Ticket.Boot != b.ID {
-		return Plan{}, fmt.Errorf("%s has no boot that it works on: %w", m.Label(), ErrDenied)
+		return nil, fmt.Errorf("%s has no boot that it works on: %w", m.Label(), ErrDenied)
 	}
-	return b.Plan, nil
+	for _, l := range b.Plan.Layers {
+		roots = append(roots, l.Root)
+	}
+	for _, w := range s.had(m, b) {
+		roots = append(roots, w.Root)
+	}
+	return roots, nil
 }

@@ -60,8 +60,8 @@ func TestAllowed(t *testing.T) {
 	_, err := b.Allowed(t.Context(), agentKey(1))
 	wantError(t, "before the claim", err, ErrDenied)
 	b.claim(s, 1, usual)
-	if p, err := b.Allowed(t.Context(), agentKey(1)); err != nil || p.Digest != b.boot(id).Plan.Digest {
-		t.Errorf("while it works: %v, %v", p, err)
+	if roots, err := b.Allowed(t.Context(), agentKey(1)); err != nil || len(roots) != 1 || roots[0] != b.boot(id).Plan.Layers[0].Root {
+		t.Errorf("while it works: %v, %v", roots, err)
 	}
 	b.report(1, Report{Boot: id, Rung: RungHandover, Proven: true})
 	_, err = b.Allowed(t.Context(), agentKey(1))

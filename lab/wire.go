@@ -18,6 +18,9 @@ const (
 // MaxChunksAsked is the most ids that one request for chunks may name.
 const MaxChunksAsked = 256
 
+// MaxPeers is the most other agents that one is told of.
+const MaxPeers = 16
+
 // MaxMessage is the most bytes that a Claim or a Report may have.
 const MaxMessage = 1 << 20
 
@@ -56,6 +59,8 @@ type Orders struct {
 	Cmdline string  `json:"cmdline,omitempty"`
 	Disk    DiskID  `json:"disk"`
 	Writes  []Write `json:"writes,omitempty"`
+	Had     []Write `json:"had,omitempty"`  // what carte has written to the disk before, and where: chunks may be found there
+	Grow    bool    `json:"grow,omitempty"` // the last partition and its file system take the room that the disk has
 }
 
 // A Write is one image's place on the disk, in bytes.
@@ -73,6 +78,8 @@ type Report struct {
 	Rung     Rung     `json:"rung,omitempty"`
 	Progress Progress `json:"progress"`
 	Moved    Moved    `json:"moved"`
+	Forecast Forecast `json:"forecast,omitzero"` // once, with the rung probe
+	Peer     Peer     `json:"peer,omitzero"`     // where other agents may ask this one for chunks
 	Writing  bool     `json:"writing,omitempty"`
 	Proven   bool     `json:"proven,omitempty"`
 	Revoked  bool     `json:"revoked,omitempty"` // the answer to Reply.Revoke: nothing is being written any more
@@ -85,6 +92,16 @@ type Report struct {
 type Reply struct {
 	Revoke string  `json:"revoke,omitempty"` // stop cleanly, and report Revoked
 	Orders *Orders `json:"orders,omitempty"` // for an agent that waits
+	Peers  []Peer  `json:"peers,omitempty"`  // other agents that work on the same images just now
+}
+
+// A Peer is an agent that hands chunks of its plan to others which have the same. What it hands over is hashed by who
+// takes it.
+type Peer struct {
+	Machine int64  `json:"machine"`
+	Addr    string `json:"addr"`  // address:port of its TLS listener
+	Pin     string `json:"pin"`   // SHA-256 of its certificate, hex
+	Token   string `json:"token"` // made by it, for this boot alone
 }
 
 // A Ticket is the right of one booted agent to speak for its machine. It is single-use: the first claim fixes Key.

@@ -132,15 +132,7 @@ func (s *Server) allowed(r *http.Request) ([]chunk.ID, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := s.cfg.Lab.Allowed(r.Context(), key)
-	if err != nil {
-		return nil, err
-	}
-	var roots []chunk.ID
-	for _, l := range plan.Layers {
-		roots = append(roots, l.Root)
-	}
-	return roots, nil
+	return s.cfg.Lab.Allowed(r.Context(), key)
 }
 
 func bearer(r *http.Request) (string, error) {
@@ -277,7 +269,7 @@ func (r *roots) set(root chunk.ID) (map[chunk.ID]struct{}, error) {
 	}
 	set := make(map[chunk.ID]struct{}, len(m.IDs))
 	for _, id := range m.IDs {
-		if !id.IsZero() {
+		if !id.Implied() {
 			set[id] = struct{}{}
 		}
 	}

@@ -139,7 +139,7 @@ func (c *Chunks) Has(id chunk.ID) bool {
 
 func (c *Chunks) has(id chunk.ID) bool {
 	_, ok := c.index[id]
-	return ok && !c.bad[id] || id.IsZero()
+	return ok && !c.bad[id] || id.Implied()
 }
 
 // StoredBytes returns the length of the chunk's stored form in bytes; 0 if it is not here or is the zero chunk.

@@ -49,14 +49,14 @@ func (c *Chunks) Settle(root chunk.ID) {
 func (c *Chunks) lasts(id chunk.ID) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.has(id) && (c.live == nil || c.live[id] || id.IsZero())
+	return c.has(id) && (c.live == nil || c.live[id] || id.Implied())
 }
 
 // Rely is Has for somebody who will not send the chunk because of the answer: it stays for an hour, or until a manifest lists it.
 func (c *Chunks) Rely(id chunk.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if id.IsZero() {
+	if id.Implied() {
 		return true
 	}
 	if !c.has(id) || c.live != nil && !c.live[id] {

@@ -63,7 +63,7 @@ func (c *Chunks) export(ctx context.Context, root chunk.ID, progress func(int64)
 		}
 		off, n := int64(i)*chunk.Size, m.Len(i)
 		var b []byte
-		if !id.IsZero() {
+		if !id.Implied() {
 			if b, err = c.Get(id, buf); err != nil {
 				return fmt.Errorf("export %v at byte %d: %w", root, off, err)
 			}

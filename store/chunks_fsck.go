@@ -279,5 +279,5 @@ func (c *Chunks) present(id chunk.ID) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	_, ok := c.index[id]
-	return ok || id.IsZero()
+	return ok || id.Implied()
 }

@@ -38,7 +38,7 @@ func (r *imageReader) ReadAt(p []byte, off int64) (n int, err error) {
 		i := int(off / chunk.Size)
 		within, length := int(off%chunk.Size), r.m.Len(i)
 		part := p[n:min(len(p), n+length-within)]
-		if r.m.IDs[i].IsZero() {
+		if r.m.IDs[i].Implied() {
 			clear(part)
 		} else if err := r.load(i); err != nil {
 			return n, err

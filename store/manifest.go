@@ -102,7 +102,7 @@ func (c *Chunks) Verify(ctx context.Context, root chunk.ID, progress func(done, 
 	first := map[chunk.ID]int{} // the first place of each chunk
 	var total, done int64
 	for i, id := range m.IDs {
-		if _, ok := first[id]; !ok && !id.IsZero() {
+		if _, ok := first[id]; !ok && !id.Implied() {
 			first[id] = i
 			total += int64(m.Len(i))
 		}

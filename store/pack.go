@@ -111,7 +111,7 @@ func (p *pack) walk() ([]entry, error) {
 			return nil, fmt.Errorf("pack %d: %w", p.number, err)
 		}
 		off += int64(chunk.FrameHeader)
-		if !id.IsZero() {
+		if !id.Implied() {
 			entries = append(entries, entry{id: id, off: off, len: uint32(len(stored))})
 		}
 		off += int64(len(stored))
@@ -139,7 +139,7 @@ func decodeIndex(b []byte) ([]entry, bool) {
 	for i := range entries {
 		r := b[len(indexMagic)+i*entrySize:]
 		e := entry{id: chunk.ID(r), off: int64(binary.LittleEndian.Uint64(r[32:])), len: binary.LittleEndian.Uint32(r[40:])}
-		if e.off < 0 || e.len > chunk.MaxStored || e.id.IsZero() {
+		if e.off < 0 || e.len > chunk.MaxStored || e.id.Implied() {
 			return nil, false
 		}
 		entries[i] = e

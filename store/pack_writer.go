@@ -65,7 +65,7 @@ func (c *Chunks) newWriter() (*Writer, error) {
 // this writer was given before, is not stored again: fresh says whether it was stored. lab.ErrDamaged: the bytes are not that chunk; the writer
 // can go on.
 func (w *Writer) Put(id chunk.ID, stored []byte) (fresh bool, err error) {
-	if id.IsZero() {
+	if id.Implied() {
 		return false, nil
 	}
 	buf := storedBuffers.Get().(*[]byte)

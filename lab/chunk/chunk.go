@@ -40,6 +40,13 @@ func Sum(b []byte) ID {
 	return blake3.Sum256(b)
 }
 
+// Free stands for a chunk whose bytes nobody needs: the free space of a file system. It is never stored, never sent and never written; whoever
+// reads it gets zeros. No content has this ID.
+var Free = ID(bytes.Repeat([]byte{0xff}, 32))
+
+// Implied reports whether id stands for a chunk that is neither stored nor sent: one of zeros, or Free.
+func (id ID) Implied() bool { return id.IsZero() || id == Free }
+
 // String returns the ID as 64 lower-case hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 

@@ -211,3 +211,20 @@ func BenchmarkSumZero(b *testing.B) {
 		Sum(buf)
 	}
 }
+
+func TestFree(t *testing.T) {
+	m := Manifest{Size: 2*Size + 5, IDs: []ID{Sum([]byte("x")), Free, {}}}
+	if n := m.Content(); n != Size {
+		t.Errorf("content %d bytes, want one chunk", n)
+	}
+	got, err := Decode(m.Encode())
+	if err != nil || got.IDs[1] != Free {
+		t.Errorf("decoded %v, %v", got, err)
+	}
+	if _, err := UnpackAny(nil, []byte{0, 1}, Free); !errors.Is(err, ErrDamaged) {
+		t.Errorf("something was unpacked as free: %v", err)
+	}
+	if d := Diff(Manifest{}, m); len(d) != 2 {
+		t.Errorf("to be written: %v; what is free is not", d)
+	}
+}

@@ -98,11 +98,11 @@ func (m Manifest) Len(i int) int {
 	return int(min(Size, m.Size-int64(i)*Size))
 }
 
-// Content returns the bytes that are in chunks which are not all zero, in 0..m.Size. It counts a chunk as often as it occurs.
+// Content returns the bytes that are in chunks which are neither all zero nor free, in 0..m.Size. It counts a chunk as often as it occurs.
 func (m Manifest) Content() int64 {
 	var n int64
 	for i := range m.IDs {
-		if !m.IDs[i].IsZero() {
+		if !m.IDs[i].Implied() {
 			n += int64(m.Len(i))
 		}
 	}
@@ -114,6 +114,9 @@ func (m Manifest) Content() int64 {
 func Diff(a, b Manifest) []int {
 	var d []int
 	for i := range b.IDs {
+		if b.IDs[i] == Free {
+			continue
+		}
 		if i >= len(a.IDs) || a.IDs[i] != b.IDs[i] || a.Len(i) != b.Len(i) {
 			d = append(d, i)
 		}

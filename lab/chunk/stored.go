@@ -74,7 +74,7 @@ func UnpackAny(dst, stored []byte, want ID) ([]byte, error) { return unpack(dst,
 
 // unpack accepts up to limit bytes.
 func unpack(dst, stored []byte, want ID, limit int) ([]byte, error) {
-	if len(stored) < 2 || len(stored) > MaxStored || want.IsZero() {
+	if len(stored) < 2 || len(stored) > MaxStored || want.Implied() {
 		return nil, fmt.Errorf("chunk %v: stored form of %d bytes: %w", want, len(stored), ErrDamaged)
 	}
 	if cap(dst) < limit {
