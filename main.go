@@ -45,7 +45,7 @@ func host() cli.Host {
 }
 
 // flash and capture are the agent's, on this computer.
-func flash(ctx context.Context, from lab.Depot, o lab.Flash, hear func(lab.Progress), say func(string)) (lab.Flashed, error) {
+func flash(ctx context.Context, from lab.Source, o lab.Flash, hear func(lab.Progress), say func(string)) (lab.Flashed, error) {
 	return agent.Flash(ctx, from, o, agent.Audience{Progress: hear, Say: say})
 }
 

@@ -13,21 +13,22 @@ import (
 // Movers lay images onto files and devices of this computer, and take them from there. hear is told how far it is, say
 // what a person may want to know meanwhile.
 type Movers struct {
-	Flash   func(ctx context.Context, from lab.Depot, o lab.Flash, hear func(lab.Progress), say func(string)) (lab.Flashed, error)
+	Flash   func(ctx context.Context, from lab.Source, o lab.Flash, hear func(lab.Progress), say func(string)) (lab.Flashed, error)
 	Capture func(ctx context.Context, to lab.Depot, c lab.Capture, bases []lab.Version, hear func(lab.Progress), say func(string)) (lab.Flashed, lab.Imported, error)
 }
 
 func (c *call) flashCommands() []entry {
 	var o lab.Flash
 	var p lab.Capture
-	var base string
+	var base, from string
 	return []entry{
 		{
 			use: "flash IMAGE --to FILE", help: "lay an image onto a file or device of this computer",
-			long:    "Lay an image, IMAGE or IMAGE@3, onto a file or a block device of this computer, with what agents do on machines: read what is there, write what differs, read that back. What is mounted or removable, too small, or holds something else is refused or needs its path once more. Interrupted, the same command goes on.",
-			example: "  carte flash debian --to /tmp/disk.img\n  carte flash debian@3 --to /dev/sdx --confirm /dev/sdx",
+			long:    "Lay an image, IMAGE or IMAGE@3, onto a file or a block device of this computer, with what agents do on machines: read what is there, write what differs, read that back. What is mounted or removable, too small, or holds something else is refused or needs its path once more. Interrupted, the same command goes on. --from takes the image from the lab of another folder, or from what carte image serve shares on another computer.",
+			example: "  carte flash debian --to /tmp/disk.img\n  carte flash debian@3 --to /dev/sdx --confirm /dev/sdx\n  carte flash debian --to /dev/sdx --from 'https://desk:40123/TOKEN#PIN'",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&o.To, "to", "", "file or device (needed); a file is made, or extended")
+				f.Var(notEmpty{&from, "URL|DIR"}, "from", "where the image is: the address of a share, or another lab's folder (default: this lab)")
 				f.StringVar((*string)(&o.Strategy), "strategy", string(lab.Auto), "auto, full (write all that is used) or differential (read first)")
 				f.StringVar((*string)(&o.Check), "verify", string(lab.CheckAlways), "read back what was written: always, sampled or never")
 				f.StringVar(&o.Confirm, "confirm", "", "the path, once more")
@@ -40,7 +41,10 @@ func (c *call) flashCommands() []entry {
 				if o.To == "" {
 					return fmt.Errorf("where to? --to FILE or --to DEVICE: %w", lab.ErrInvalid)
 				}
-				return c.withDepot(ctx, func(d lab.Depot) error { return c.flash(ctx, d, ref, o) })
+				return c.withSource(ctx, from, ref, func(s lab.Source, v lab.Version, known []lab.Version) error {
+					o.Version, o.Known = v, known
+					return c.flash(ctx, s, o)
+				})
 			},
 		},
 		{
@@ -92,15 +96,7 @@ func (c *call) progress(what string) (hear func(lab.Progress), end func()) {
 	}, func() { m.end() }
 }
 
-func (c *call) flash(ctx context.Context, d lab.Depot, ref lab.Ref, o lab.Flash) error {
-	s, err := d.Watch(ctx, 0)
-	if err != nil {
-		return err
-	}
-	if o.Version, err = s.Version(ref); err != nil {
-		return err
-	}
-	o.Known = s.VersionsOf(ref.Name)
+func (c *call) flash(ctx context.Context, d lab.Source, o lab.Flash) error {
 	return c.confirmed(o.Confirm, func(typed string) error {
 		o.Confirm = typed
 		hear, end := c.progress("flash " + o.Version.Ref().String())
