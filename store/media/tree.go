@@ -16,17 +16,11 @@ import (
 	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
 
 	"carte/lab"
+	"carte/lab/ext4"
 )
 
 // TreeOptions say what Tree cannot know from the files.
-type TreeOptions struct {
-	Label string   // at most 16 bytes
-	UUID  [16]byte // must not be zero: an OS that finds two equal ones mounts the wrong one
-	Size  int64    // bytes of the whole file system, a multiple of 4096, at most 1 TiB; 0: what the files need, a fifth more, and 64 MiB
-}
-
-// maxTree is the size in bytes up to which descriptors are reserved, so that a tree can be laid out larger without moving a file.
-const maxTree = 1 << 40
+type TreeOptions = ext4.Options
 
 // Tree builds an ext4 file system with a journal from a tar stream, in pure Go, and writes it to out, a regular file, from its beginning to its end.
 // The files lie in the order of the tar, so what is expected to change belongs at its end. The same stream and options give the same bytes. The caller
@@ -37,11 +31,8 @@ const maxTree = 1 << 40
 //
 // lab.ErrInvalid: the options, an entry that ext4 cannot hold, or files that do not fit into Size. lab.ErrDamaged: the tar is corrupt or has no end.
 func Tree(ctx context.Context, in io.Reader, out *os.File, opt TreeOptions) error {
-	if len(opt.Label) > 16 || opt.UUID == [16]byte{} {
-		return fmt.Errorf("ext4: label %q (at most 16 bytes), UUID %x (not zero): %w", opt.Label, opt.UUID, lab.ErrInvalid)
-	}
-	if opt.Size < 0 || opt.Size > maxTree || opt.Size%blockSize != 0 {
-		return fmt.Errorf("ext4: a size of %d bytes, want a multiple of %d up to %d: %w", opt.Size, blockSize, int64(maxTree), lab.ErrInvalid)
+	if err := opt.Check(); err != nil {
+		return err
 	}
 	if err := out.Truncate(0); err != nil {
 		return err
@@ -53,7 +44,7 @@ func Tree(ctx context.Context, in io.Reader, out *os.File, opt TreeOptions) erro
 	if err := t.Run(ctx); err != nil {
 		return err
 	}
-	return layOut(out, opt)
+	return ext4.LayOut(out, opt)
 }
 
 // treeBuilder is a tar stream on its way into tar2ext4, which reads a tar and nothing else.
@@ -74,7 +65,7 @@ func (t *treeBuilder) Run(ctx context.Context) error {
 		}
 		pw.CloseWithError(cleaned)
 	})
-	err := tar2ext4.ConvertTarToExt4(pr, t.out, tar2ext4.MaximumDiskSize(maxTree))
+	err := tar2ext4.ConvertTarToExt4(pr, t.out, tar2ext4.MaximumDiskSize(ext4.MaxSize))
 	pr.CloseWithError(errConverted)
 	all.Wait()
 	if cleaned != nil && !errors.Is(cleaned, errConverted) {

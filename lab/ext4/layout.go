@@ -1,4 +1,4 @@
-package media
+package ext4
 
 import (
 	"encoding/binary"
@@ -6,7 +6,7 @@ import (
 
 // layout is where everything goes, in blocks:
 //
-//	0 .. data                what tar2ext4 wrote: super block, descriptors (and room for more), files and directories
+//	0 .. data                what tar2ext4 or Empty wrote: super block, descriptors (and room for more), files and directories
 //	data .. tables           the inode tables of all groups, one after the other: the first begins where it began
 //	tables .. bitmaps        a block bitmap and an inode bitmap for each group
 //	bitmaps .. end           the journal
@@ -25,7 +25,7 @@ type layout struct {
 
 const (
 	blocksPerInode = 4 // as mke2fs: one for each 16 KiB
-	reservedBlocks = maxTree / blockSize / blocksPerGroup * descSize / blockSize
+	reservedBlocks = MaxSize / blockSize / blocksPerGroup * descSize / blockSize
 )
 
 // planLayout chooses the layout for data blocks and inodes in use. size is in bytes; 0 lets it choose.
@@ -126,14 +126,8 @@ func (p layout) writeJournal(w *sticky, sb []byte, uuid [16]byte) {
 	le.PutUint32(ino[0x04:], p.journal*blockSize)
 	le.PutUint16(ino[0x1a:], 1)                         // links
 	le.PutUint32(ino[0x1c:], p.journal*(blockSize/512)) // sectors
-	le.PutUint32(ino[0x20:], extentsFlag)               // how the next 60 bytes are read
-	extents := ino[0x28:]                               // a header and one extent
-	le.PutUint16(extents[0:], 0xf30a)                   // magic
-	le.PutUint16(extents[2:], 1)                        // extents in use
-	le.PutUint16(extents[4:], 4)                        // extents that fit
-	le.PutUint16(extents[16:], uint16(p.journal))       // blocks
-	le.PutUint32(extents[20:], p.bitmaps)               // the first of them
-	le.PutUint16(ino[0x80:], 32)                        // extra size, as in the other inodes
+	putExtent(ino, p.bitmaps, uint16(p.journal))
+	le.PutUint16(ino[0x80:], extraIsize) // as in the other inodes
 	w.at(ino, int64(p.data)*blockSize+(journalInode-1)*inodeSize)
 
 	copy(sb[sbJournalBlocks:], ino[0x28:0x28+60])
@@ -152,4 +146,15 @@ func (p layout) writeJournal(w *sticky, sb []byte, uuid [16]byte) {
 	copy(js[0x30:], uuid[:])
 	be.PutUint32(js[0x40:], 1) // one user
 	w.at(js, int64(p.bitmaps)*blockSize)
+}
+
+// putExtent makes an inode's content n blocks from first on.
+func putExtent(ino []byte, first uint32, n uint16) {
+	le.PutUint32(ino[0x20:], extentsFlag) // how the next 60 bytes are read
+	extents := ino[0x28:]                 // a header and one extent
+	le.PutUint16(extents[0:], 0xf30a)     // magic
+	le.PutUint16(extents[2:], 1)          // extents in use
+	le.PutUint16(extents[4:], 4)          // extents that fit
+	le.PutUint16(extents[16:], n)
+	le.PutUint32(extents[20:], first)
 }

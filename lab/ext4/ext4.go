@@ -1,4 +1,9 @@
-package media
+// Package ext4 makes ext4 file systems with a journal: empty ones (Empty), and ordinary ones of the compact, read-only ones that tar2ext4 makes of a
+// tar (LayOut). It is pure Go and needs no privilege; the same options give the same bytes.
+//
+// It knows what lies where in a file system, and refuses to know tars, files and what a file system is for. It writes no check sums of metadata and no
+// copies of the super block, as tar2ext4 does not.
+package ext4
 
 import (
 	"encoding/binary"
@@ -9,10 +14,35 @@ import (
 	"carte/lab"
 )
 
-// The fields of an ext4 file system that are written here (kernel: Documentation/filesystems/ext4/). tar2ext4 always makes blocks of 4096 bytes, groups
-// of 32768 blocks, inodes of 256 bytes, group descriptors of 32 bytes, and no check sums.
+// BlockSize is the length of a block in bytes, and MaxSize that of the largest file system: descriptors are reserved up to there, so that one can be laid
+// out larger without moving a file.
 const (
-	blockSize      = 4096
+	BlockSize = 4096
+	MaxSize   = 1 << 40
+)
+
+// Options say what follows from nothing else.
+type Options struct {
+	Label string   // at most 16 bytes
+	UUID  [16]byte // must not be zero: an OS that finds two equal ones mounts the wrong one
+	Size  int64    // bytes of the whole file system, a multiple of BlockSize, at most MaxSize; 0, for LayOut: what the files need, a fifth more, and 64 MiB
+}
+
+// Check returns lab.ErrInvalid for options that no file system can have.
+func (o Options) Check() error {
+	if len(o.Label) > 16 || o.UUID == [16]byte{} {
+		return fmt.Errorf("ext4: label %q (at most 16 bytes), UUID %x (not zero): %w", o.Label, o.UUID, lab.ErrInvalid)
+	}
+	if o.Size < 0 || o.Size > MaxSize || o.Size%BlockSize != 0 {
+		return fmt.Errorf("ext4: a size of %d bytes, want a multiple of %d up to %d: %w", o.Size, BlockSize, int64(MaxSize), lab.ErrInvalid)
+	}
+	return nil
+}
+
+// The fields of an ext4 file system that are written here (kernel: Documentation/filesystems/ext4/). tar2ext4 always makes blocks of 4096 bytes, groups
+// of 32768 blocks, inodes of 256 bytes, group descriptors of 32 bytes, and no check sums; so does Empty.
+const (
+	blockSize      = BlockSize
 	blocksPerGroup = 8 * blockSize
 	inodeSize      = 256
 	descSize       = 32
@@ -25,10 +55,16 @@ const (
 	sbFreeBlocks      = 0x0c
 	sbFreeInodes      = 0x10
 	sbBlockBits       = 0x18
+	sbClusterBits     = 0x1c
 	sbBlocksPerGroup  = 0x20
+	sbClustersInGroup = 0x24
 	sbInodesPerGroup  = 0x28
 	sbMaxMounts       = 0x36
 	sbMagic           = 0x38
+	sbState           = 0x3a
+	sbErrors          = 0x3c
+	sbRevision        = 0x4c
+	sbFirstInode      = 0x54
 	sbInodeSize       = 0x58
 	sbCompat          = 0x5c
 	sbIncompat        = 0x60
@@ -41,9 +77,16 @@ const (
 	sbJournalBackup   = 0xfd
 	sbDefaultMount    = 0x100
 	sbJournalBlocks   = 0x10c
+	sbMinExtra        = 0x15c
+	sbWantExtra       = 0x15e
 	sbFlags           = 0x160
+	sbGroupsPerFlex   = 0x174
 	sbChecksumType    = 0x175
+	sbLostFound       = 0x268
 	sbSize            = 1024
+	magic             = 0xef53
+	stateClean        = 1
+	stateErrors       = 2
 	compatJournal     = 0x4
 	compatDirIndex    = 0x20
 	roCompatReadOnly  = 0x1000
@@ -70,7 +113,7 @@ func readCompact(f *os.File) (*compact, error) {
 	if _, err := f.ReadAt(c.sb, sbAt); err != nil {
 		return nil, fmt.Errorf("ext4: read the super block: %w", err)
 	}
-	if le.Uint16(c.sb[sbMagic:]) != 0xef53 || le.Uint32(c.sb[sbBlockBits:]) != 2 || le.Uint32(c.sb[sbBlocksPerGroup:]) != blocksPerGroup ||
+	if le.Uint16(c.sb[sbMagic:]) != magic || le.Uint32(c.sb[sbBlockBits:]) != 2 || le.Uint32(c.sb[sbBlocksPerGroup:]) != blocksPerGroup ||
 		le.Uint16(c.sb[sbInodeSize:]) != inodeSize || le.Uint32(c.sb[sbInodes:]) < firstInode {
 		panic("BUG: tar2ext4 made another ext4 than it used to")
 	}
@@ -104,9 +147,12 @@ func (c *compact) inodeMap() (used, dirs []bool, err error) {
 	return used, dirs, nil
 }
 
-// layOut turns the compact, read-only result of tar2ext4 into an ordinary file system of the size asked for. The data stays where it is; all that
-// describes groups is made anew behind it.
-func layOut(f *os.File, opt TreeOptions) error {
+// LayOut turns the compact, read-only result of tar2ext4 into an ordinary file system of the size asked for. The data stays where it is; all that
+// describes groups is made anew behind it. After an error f is of no use. lab.ErrInvalid: the options, or files that do not fit into the size.
+func LayOut(f *os.File, opt Options) error {
+	if err := opt.Check(); err != nil {
+		return err
+	}
 	c, err := readCompact(f)
 	if err != nil {
 		return err
@@ -131,7 +177,7 @@ func layOut(f *os.File, opt TreeOptions) error {
 	if p.journal > 0 {
 		p.writeJournal(w, c.sb, opt.UUID)
 	}
-	c.writeSuper(w, p, opt, freeBlocks, freeInodes)
+	p.writeSuper(w, c.sb, opt, freeBlocks, freeInodes)
 	if w.err != nil {
 		return fmt.Errorf("ext4: %w", w.err)
 	}
@@ -151,8 +197,7 @@ func (s *sticky) at(b []byte, off int64) {
 }
 
 // writeSuper writes the super block. All its times stay zero, so that the same tar gives the same bytes.
-func (c *compact) writeSuper(w *sticky, p layout, opt TreeOptions, freeBlocks, freeInodes uint32) {
-	sb := c.sb
+func (p layout) writeSuper(w *sticky, sb []byte, opt Options, freeBlocks, freeInodes uint32) {
 	put := func(at int, v uint32) { le.PutUint32(sb[at:], v) }
 	put(sbBlocks, p.blocks)
 	put(sbInodes, p.groups*p.inodesPerGroup)
