@@ -70,6 +70,23 @@ type Moved struct {
 	Zeroed  int64 `json:"bytes_zeroed"`
 }
 
+// Words says what was moved, for a person; what is nothing is left out, but for what was written.
+func (m Moved) Words() string {
+	text := "wrote " + Bytes(m.Written)
+	if m.Total > 0 {
+		text += fmt.Sprintf(" of %s (%.1f %%)", Bytes(m.Total), 100*float64(m.Written)/float64(m.Total))
+	}
+	for _, x := range []struct {
+		did string
+		n   int64
+	}{{"zeroed", m.Zeroed}, {"read", m.Read}, {"fetched", m.Fetched}, {"from peers", m.Peers}, {"reused", m.Reused}} {
+		if x.n > 0 {
+			text += ", " + x.did + " " + Bytes(x.n)
+		}
+	}
+	return text
+}
+
 // A Metric is one number that the user's system reported.
 type Metric struct {
 	Seq   int64     `json:"seq"`

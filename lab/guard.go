@@ -15,12 +15,17 @@ func armedFor(m Machine, p Plan) error {
 	if len(m.Arms) == 0 {
 		return fmt.Errorf("no disk of %s may be written; carte machine arm %s --disk SERIAL allows one%s: %w", m.Label(), m.Label(), diskHint(m.Inventory), ErrRefused)
 	}
+	var first error
 	for _, a := range m.Arms {
-		if a.Bytes >= p.Bytes() {
+		err := m.roomFor(p, a.DiskID)
+		if err == nil {
 			return nil
 		}
+		if first == nil {
+			first = err
+		}
 	}
-	return fmt.Errorf("%s needs %s and the armed disk %s of %s is %s too small: %w", p.Stack, Bytes(p.Bytes()), m.Arms[0].DiskID, m.Label(), Bytes(p.Bytes()-m.Arms[0].Bytes), ErrRefused)
+	return fmt.Errorf("%s: %w", m.Label(), first)
 }
 
 func diskHint(inv *Inventory) string {
@@ -63,8 +68,8 @@ func guard(m Machine, disks []Disk, p Plan) (Disk, error) {
 		return refuse("disk %s is removable", d.DiskID)
 	case d.ReadOnly:
 		return refuse("disk %s is write-protected", d.DiskID)
-	case d.Bytes < p.Bytes():
-		return refuse("disk %s is %s too small for %s", d.DiskID, Bytes(p.Bytes()-d.Bytes), p.Stack)
+	case m.roomFor(p, d.DiskID) != nil:
+		return refuse("%s", reason(m.roomFor(p, d.DiskID)))
 	case d.Contents != "" && !m.holds(d.DiskID) && !arm.Confirmed:
 		return refuse("disk %s holds something that carte did not write (%s); carte machine arm %s --disk %s --confirm %s gives it up", d.DiskID, d.Contents, m.Label(), d.name(), m.Label())
 	}

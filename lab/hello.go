@@ -90,13 +90,15 @@ func (d *draft) orders(machine int64) Orders {
 		o.Do, o.Why = DoStop, fmt.Sprintf("boot %d is %s", b.ID, b.State)
 		return o
 	}
-	o.Do, o.Boot, o.Stack, o.Form, o.Start, o.Cmdline, o.Disk = DoBoot, b.ID, b.Plan.Stack, b.Plan.Form, b.Plan.Start, b.Plan.Cmdline, b.Disk
+	o.Do, o.Boot, o.Stack, o.Disk = DoBoot, b.ID, b.Plan.Stack, b.Disk
+	o.Form, o.Start, o.Cmdline, o.Grow = b.Plan.Form, b.Plan.Start, b.Plan.Cmdline, b.Plan.Grow
 	at := b.Plan.Form.offset()
 	for _, l := range b.Plan.Layers {
 		o.Writes = append(o.Writes, Write{l.Ref, l.Root, at, l.Bytes})
 		at += l.Bytes
 	}
 	o.Had = d.had(m, b)
+	o.Tail, _ = TailFor(b.Disk.Bytes, m.tail(), at) // the guard has asked: it fits
 	return o
 }
 

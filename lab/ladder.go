@@ -96,6 +96,17 @@ func (b Boot) Climbed() []Climb {
 	return b.Climbs[i:]
 }
 
+// Flashing is how long the boot's current attempt has compared, written and proven its disk, or did so in the end.
+func (b Boot) Flashing() (sum time.Duration) {
+	c := b.Climbed()
+	for i, x := range c {
+		if x.Rung.Reached(RungHash) && !x.Rung.Reached(RungHandover) && i+1 < len(c) {
+			sum += Took(c, i, b.Begun, x.At)
+		}
+	}
+	return sum
+}
+
 // Took is how long the i-th of one attempt's climbs lasted; the attempt went from begun to end. A rung that nobody saw took
 // no time: the next one that was seen has it all. The times of all rungs add up to the time of the attempt.
 func Took(c []Climb, i int, begun, end time.Time) time.Duration {

@@ -43,7 +43,8 @@ type Machine struct {
 	UUID      string     `json:"uuid,omitempty"`
 	Virtual   *Virtual   `json:"virtual,omitempty"` // nil: metal
 	Power     Power      `json:"power"`
-	Warm      bool       `json:"warm"` // keep the agent running when nothing is queued
+	Warm      bool       `json:"warm"`       // keep the agent running when nothing is queued
+	Tail      int64      `json:"tail_bytes"` // asked for at the end of its disk; 0: the disk decides; -1: none
 	Note      string     `json:"note,omitempty"`
 	Inventory *Inventory `json:"inventory,omitempty"` // as the agent last saw it
 	Arms      []Arm      `json:"arms"`
@@ -227,20 +228,4 @@ func (s Snapshot) owner(mac MAC) (Machine, bool) {
 		}
 	}
 	return Machine{}, false
-}
-
-// Bytes writes a size as a person reads it, in powers of 1000.
-func Bytes(n int64) string {
-	const units = "kMGTP"
-	if n < 1000 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, i := float64(n)/1000, 0
-	for f >= 999.5 && i < len(units)-1 {
-		f, i = f/1000, i+1
-	}
-	if f < 99.95 {
-		return fmt.Sprintf("%.1f %cB", f, units[i])
-	}
-	return fmt.Sprintf("%.0f %cB", f, units[i])
 }

@@ -282,6 +282,24 @@ var Settings = []Setting{
 		m.Warm = v == "yes"
 		return nil
 	}},
+	{"tail", "what carte keeps of the end of its disk, for its cache: a size such as 8G, none, or auto (a tenth, at most 16G, and none where an image needs the room)", func(_ *draft, m *Machine, v string) error {
+		switch v {
+		case "auto":
+			m.Tail = 0
+		case "none":
+			m.Tail = -1
+		default:
+			n, err := ParseBytes(v)
+			if err == nil && n < TailLeast {
+				err = fmt.Errorf("tail=%q: at least %d MiB, or none: %w", v, TailLeast>>20, ErrInvalid)
+			}
+			if err != nil {
+				return err
+			}
+			m.Tail = n
+		}
+		return nil
+	}},
 	{"note", "free text", func(_ *draft, m *Machine, v string) error {
 		if len(v) > 200 {
 			return fmt.Errorf("a note is one line of at most 200 letters: %w", ErrInvalid)

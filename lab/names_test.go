@@ -108,7 +108,7 @@ func TestMachineSettings(t *testing.T) {
 		{"name", "vm", "there already"}, {"name", "a b", "letter 2"}, {"name", "5254.0000.0009", "looks like an address"}, {"power", "qemu", "virtual"},
 		{"power", "ipmi", "wol"}, {"power", "exec", "needs its command"}, {"power", "exec: ", "needs its command"}, {"power", "wol:x", "needs its command"},
 		{"warm", "maybe", "yes nor no"}, {"note", "a\nb", "control"}, {"note", long(201, "x"), "200"}, {"note", "\xff", "UTF-8"}, {"note", "\u202e", "control"},
-		{"parked", "yes", "only be set to no"}, {"colour", "red", "warm"},
+		{"parked", "yes", "only be set to no"}, {"tail", "1M", "at least 128 MiB"}, {"tail", "much", "does not begin with a number"}, {"colour", "red", "warm"},
 	} {
 		b.refused(set(c[0], c[1]), map[bool]error{true: ErrBusy, false: ErrInvalid}[c[2] == "there already"], c[2])
 	}

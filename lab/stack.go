@@ -19,6 +19,7 @@ type Stack struct {
 	Layers  []Ref     `json:"layers"`
 	Cmdline string    `json:"cmdline,omitempty"` // added to the kernel's command line, for trees
 	Until   Rung      `json:"until,omitempty"`   // the rung that ends a boot; empty: run for a disk, collect for a tree
+	Grow    bool      `json:"grow,omitempty"`    // the last partition and its file system take the room that a disk has
 	Since   time.Time `json:"since"`
 }
 
@@ -43,6 +44,7 @@ type Plan struct {
 	Start   Start       `json:"start"`
 	Until   Rung        `json:"until"` // the rung that ends the boot: run, or collect when the system says itself that it is done
 	Cmdline string      `json:"cmdline,omitempty"`
+	Grow    bool        `json:"grow,omitempty"`
 	Digest  chunk.ID    `json:"digest"`
 }
 
@@ -55,12 +57,17 @@ type PlanLayer struct {
 }
 
 // Bytes is the room that the plan needs on a disk.
-func (p Plan) Bytes() (n int64) {
+func (p Plan) Bytes() int64 {
+	if p.Form == FormTree {
+		return TreeOffset + p.content() + TreeTail
+	}
+	return p.content()
+}
+
+// content is the length of all images of the plan.
+func (p Plan) content() (n int64) {
 	for _, l := range p.Layers {
 		n += l.Bytes
-	}
-	if p.Form == FormTree {
-		n += TreeOffset + TreeTail
 	}
 	return n
 }
@@ -82,7 +89,7 @@ func (s Snapshot) Resolve(stack string) (Plan, error) {
 		}
 		return Plan{}, fmt.Errorf("stack %q: %w%s", stack, ErrNotFound, among("; there are ", names))
 	}
-	p := Plan{Stack: st.Name, Cmdline: st.Cmdline}
+	p := Plan{Stack: st.Name, Cmdline: st.Cmdline, Grow: st.Grow}
 	for _, ref := range st.Layers {
 		v, err := s.Version(ref)
 		if err != nil {
@@ -113,6 +120,7 @@ type NewStack struct {
 	Layers  []Ref  `json:"layers"`
 	Cmdline string `json:"cmdline,omitempty"`
 	Until   Rung   `json:"until,omitempty"` // handover: for a system that carte cannot hear; run; collect: when it says done
+	Grow    bool   `json:"grow,omitempty"`  // for disks
 }
 
 func (v NewStack) decide(d *draft) error {
@@ -135,11 +143,15 @@ func (v NewStack) decide(d *draft) error {
 		if _, err := d.Snapshot.Version(ref); err != nil {
 			return err
 		}
-		if im := d.Images[ref.Name]; im.Kind != "system" {
+		im := d.Images[ref.Name]
+		if im.Kind != "system" {
 			return fmt.Errorf("image %s is of kind %s; a stack begins with a system image: %w", im.Name, im.Kind, ErrRefused)
 		}
+		if v.Grow && im.Form != FormDisk {
+			return fmt.Errorf("image %s has the form %s; only a disk has a last partition that can grow: %w", im.Name, im.Form, ErrRefused)
+		}
 	}
-	d.put(Stack{Name: v.Name, Layers: v.Layers, Cmdline: v.Cmdline, Until: v.Until, Since: d.at})
+	d.put(Stack{Name: v.Name, Layers: v.Layers, Cmdline: v.Cmdline, Until: v.Until, Grow: v.Grow, Since: d.at})
 	d.fact(0, 0, "stack %s: %v", v.Name, v.Layers)
 	return nil
 }

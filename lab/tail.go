@@ -60,6 +60,28 @@ func TailOf(disk, setting int64) DiskTail {
 	return DiskTail{Offset: end - n, Bytes: n}
 }
 
+// tail is the machine's setting, as TailOf takes it.
+func (m Machine) tail() int64 {
+	switch {
+	case m.Tail == 0:
+		return TailDefault
+	case m.Tail < 0:
+		return 0
+	}
+	return m.Tail
+}
+
+// roomFor refuses a plan that the disk has no room for, beside the tail that was asked for.
+func (m Machine) roomFor(p Plan, disk DiskID) error {
+	if short := p.Bytes() - disk.Bytes; short > 0 {
+		return fmt.Errorf("disk %s is %s too small for %s, it lacks %d bytes: %w", disk, Bytes(short), p.Stack, short, ErrRefused)
+	}
+	if _, err := TailFor(disk.Bytes, m.tail(), p.Form.offset()+p.content()); err != nil {
+		return fmt.Errorf("disk %s, %s: %w", disk, p.Stack, err)
+	}
+	return nil
+}
+
 // TailFor returns the tail that a disk has while its first need bytes are an image's. A tail that the disk decided on gives
 // way to an image that needs its room; for a tail that was asked for this is ErrRefused, and says how much is missing.
 func TailFor(disk, setting, need int64) (DiskTail, error) {

@@ -86,3 +86,37 @@ func TestTailLiesOnTheDisk(t *testing.T) {
 		}
 	}
 }
+
+// Orders name the tail that the machine's setting gives, and none where the image needs the room.
+func TestOrdersNameTheTail(t *testing.T) {
+	for _, tt := range []struct {
+		setting string
+		want    DiskTail
+		refused string
+	}{
+		{"auto", TailOf(4<<30, TailDefault), ""},
+		{"none", DiskTail{}, ""},
+		{"1G", TailOf(4<<30, 1<<30), ""},
+		{"4000M", DiskTail{}, "make the tail smaller"},
+	} {
+		t.Run(tt.setting, func(t *testing.T) {
+			b := newBench(t)
+			m := b.machine("vm")
+			disk := m.Virtual.DiskBytes
+			if disk != 4<<30 {
+				t.Fatalf("the disk of the bench has %d bytes", disk)
+			}
+			b.must(SetMachine{Machine: "vm", Values: map[string]string{"tail": tt.setting}})
+			if tt.refused != "" {
+				_, err := b.Say(t.Context(), Queue{Machine: "vm", Stack: "deb"})
+				wantError(t, "a tail that takes all", err, ErrRefused, tt.refused)
+				return
+			}
+			b.queue("vm", "deb")
+			o := b.claim(b.script(vmMAC), 1, usual)
+			if o.Tail != tt.want {
+				t.Errorf("tail %+v, want %+v", o.Tail, tt.want)
+			}
+		})
+	}
+}

@@ -49,18 +49,19 @@ const (
 
 // Orders is what an agent is told to do.
 type Orders struct {
-	Do      string  `json:"do"`
-	Why     string  `json:"why,omitempty"`
-	Machine string  `json:"machine"`
-	Boot    int64   `json:"boot,omitempty"`
-	Stack   string  `json:"stack,omitempty"`
-	Form    Form    `json:"form,omitempty"`
-	Start   Start   `json:"start,omitempty"`
-	Cmdline string  `json:"cmdline,omitempty"`
-	Disk    DiskID  `json:"disk"`
-	Writes  []Write `json:"writes,omitempty"`
-	Had     []Write `json:"had,omitempty"`  // what carte has written to the disk before, and where: chunks may be found there
-	Grow    bool    `json:"grow,omitempty"` // the last partition and its file system take the room that the disk has
+	Do      string   `json:"do"`
+	Why     string   `json:"why,omitempty"`
+	Machine string   `json:"machine"`
+	Boot    int64    `json:"boot,omitempty"`
+	Stack   string   `json:"stack,omitempty"`
+	Form    Form     `json:"form,omitempty"`
+	Start   Start    `json:"start,omitempty"`
+	Cmdline string   `json:"cmdline,omitempty"`
+	Disk    DiskID   `json:"disk"`
+	Writes  []Write  `json:"writes,omitempty"`
+	Had     []Write  `json:"had,omitempty"`  // what carte has written to the disk before, and where: chunks may be found there
+	Tail    DiskTail `json:"tail,omitzero"`  // carte's own end of the disk; empty: none
+	Grow    bool     `json:"grow,omitempty"` // the last partition and its file system take the room that the disk has
 }
 
 // A Write is one image's place on the disk, in bytes.

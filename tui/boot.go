@@ -126,6 +126,9 @@ func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usu
 	}
 	if moved := movedWords(b.Moved); moved != "" && b.State != lab.Starting { // else it is of the attempt before
 		text(cell.Plain, 0, moved)
+		if f := b.Chosen; f.Strategy != "" {
+			text(cell.Plain, 0, fmt.Sprintf("%s, %.1f s predicted: %s", f.Strategy, f.Predicted, f.Why))
+		}
 	}
 	if late {
 		g.Mark(r.x, y, cell.Warn)
@@ -238,17 +241,10 @@ func (m *model) progress(b lab.Boot, u usual) (word string, frac float64, words 
 
 // movedWords is the line that says how little was written.
 func movedWords(v lab.Moved) string {
-	if v.Total <= 0 || v.Read+v.Written+v.Fetched+v.Zeroed == 0 {
+	if v.Total <= 0 || v.Read+v.Written+v.Fetched+v.Zeroed+v.Reused == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("wrote %s of %s (%s)", lab.Bytes(v.Written), lab.Bytes(v.Total), percent(v.Written, v.Total))
-	if v.Zeroed > 0 {
-		text += ", zeroed " + lab.Bytes(v.Zeroed)
-	}
-	if v.Fetched > 0 || v.Read > 0 {
-		text += fmt.Sprintf(", read %s, fetched %s", lab.Bytes(v.Read), lab.Bytes(v.Fetched))
-	}
-	return text
+	return v.Words()
 }
 
 func metricWords(b lab.Boot) (list []string) {

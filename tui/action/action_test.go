@@ -1,7 +1,6 @@
 package action
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -212,22 +211,6 @@ func TestMovesInTheQueue(t *testing.T) {
 	}
 }
 
-func TestParseSize(t *testing.T) {
-	for s, want := range map[string]int64{
-		"0": 0, "512": 512, "4G": 4 << 30, "4g": 4 << 30, "1.5G": 3 << 29, "256M": 256 << 20, "4GiB": 4 << 30, "2Ti": 2 << 40,
-		"4GB": 4e9, "4 GB": 4e9, "1.5 kB": 1500, "10B": 10,
-	} {
-		if got, err := ParseSize(s); err != nil || got != want {
-			t.Errorf("ParseSize(%q) = %d, %v, want %d", s, got, err, want)
-		}
-	}
-	for _, s := range []string{"", "G", "-1", "4X", "4Gx", "1.5", "1..2G", "9999999T", "4 G B", "1e3"} {
-		if got, err := ParseSize(s); !errors.Is(err, lab.ErrInvalid) {
-			t.Errorf("ParseSize(%q) = %d, %v", s, got, err)
-		}
-	}
-}
-
 func TestParseImport(t *testing.T) {
 	for text, want := range map[string]lab.Import{
 		"/x/debian.img.zst": {Name: "debian", Kind: "system", Form: lab.FormDisk, File: "/x/debian.img.zst"},
@@ -242,13 +225,4 @@ func TestParseImport(t *testing.T) {
 			t.Errorf("ParseImport(%q) = %+v", text, got)
 		}
 	}
-}
-
-func FuzzParseSize(f *testing.F) {
-	f.Add("4G")
-	f.Fuzz(func(t *testing.T, s string) {
-		if n, err := ParseSize(s); err == nil && n < 0 {
-			t.Errorf("ParseSize(%q) = %d", s, n)
-		}
-	})
 }

@@ -187,9 +187,9 @@ func parseAdd(text string) (lab.Verb, error) {
 		case !ok:
 			err = fmt.Errorf("%q is not setting=value: %w", w, lab.ErrInvalid)
 		case name == "disk":
-			v.DiskBytes, err = ParseSize(value)
+			v.DiskBytes, err = lab.ParseBytes(value)
 		case name == "memory":
-			v.MemoryBytes, err = ParseSize(value)
+			v.MemoryBytes, err = lab.ParseBytes(value)
 		case name == "cpus":
 			if v.CPUs, err = strconv.Atoi(value); err != nil {
 				err = fmt.Errorf("cpus=%q is not a number: %w", value, lab.ErrInvalid)

@@ -319,8 +319,11 @@ func (c *call) showBoot(s lab.Snapshot, b lab.Boot) error {
 		}
 		rows = append(rows, []string{string(r.Name), text})
 	}
-	if m := b.Moved; m.Read+m.Written+m.Fetched > 0 {
-		rows = append(rows, []string{"moved", fmt.Sprintf("read %s, fetched %s, wrote %s, zeroed %s, of %s", lab.Bytes(m.Read), lab.Bytes(m.Fetched), lab.Bytes(m.Written), lab.Bytes(m.Zeroed), lab.Bytes(m.Total))})
+	if f := d.Forecast; f != nil {
+		rows = append(rows, []string{"strategy", fmt.Sprintf("%s, predicted %s, took %s: %s", f.Strategy, took(f.Predicted), took(f.Took), f.Why)})
+	}
+	if m := b.Moved; m.Read+m.Written+m.Fetched+m.Reused > 0 {
+		rows = append(rows, []string{"moved", m.Words()})
 	}
 	for _, name := range sortedKeys(b.Metrics) {
 		rows = append(rows, []string{name, fmt.Sprintf("%v %s", b.Metrics[name].Value, b.Metrics[name].Unit)})

@@ -27,6 +27,7 @@ type machineDoc struct {
 	Power     string         `json:"power"` // on, off or empty
 	Order     string         `json:"power_order,omitempty"`
 	Warm      bool           `json:"warm"`
+	Tail      int64          `json:"tail_bytes"` // 0: the disk decides; -1: none
 	Note      string         `json:"note,omitempty"`
 	Trouble   string         `json:"trouble,omitempty"`
 	Parked    string         `json:"parked,omitempty"`
@@ -44,7 +45,7 @@ func machineOf(s lab.Snapshot, m lab.Machine) machineDoc {
 	live := s.Live[m.ID]
 	d := machineDoc{
 		ID: m.ID, Name: m.Name, Standing: m.Standing, State: stateOf(s, m), MACs: m.MACs, IP: live.IP, UUID: m.UUID,
-		Virtual: m.Virtual, Driver: m.Power.Driver, Exec: m.Power.Exec, Power: live.Power, Order: live.Order, Warm: m.Warm,
+		Virtual: m.Virtual, Driver: m.Power.Driver, Exec: m.Power.Exec, Power: live.Power, Order: live.Order, Warm: m.Warm, Tail: m.Tail,
 		Note: m.Note, Trouble: troubleOf(s, m), Parked: m.Parked, Waiting: len(s.QueueOf(m.ID)), Asked: live.Asked,
 		Seen: stamp(live.Seen), Since: stamp(m.Since), Inventory: m.Inventory, Arms: m.Arms, Holds: m.Holds,
 	}
@@ -111,10 +112,11 @@ type bootDoc struct {
 	Disk     *lab.DiskID   `json:"disk,omitempty"`
 	Rungs    []rungDoc     `json:"rungs"`
 	lab.Moved
-	Metrics map[string]metricDoc `json:"metrics"`
-	Queued  *time.Time           `json:"queued,omitempty"`
-	Since   *time.Time           `json:"since,omitempty"`
-	Ended   *time.Time           `json:"ended,omitempty"`
+	Forecast *forecastDoc         `json:"forecast,omitempty"`
+	Metrics  map[string]metricDoc `json:"metrics"`
+	Queued   *time.Time           `json:"queued,omitempty"`
+	Since    *time.Time           `json:"since,omitempty"`
+	Ended    *time.Time           `json:"ended,omitempty"`
 }
 
 type rungDoc struct {
@@ -123,6 +125,12 @@ type rungDoc struct {
 	Inferred bool      `json:"inferred"`
 	Attempt  int       `json:"attempt"`
 	At       time.Time `json:"at"`
+}
+
+// forecastDoc is how a disk was gone about, what that was to take, and what it took.
+type forecastDoc struct {
+	lab.Forecast
+	Took float64 `json:"took_seconds"` // so far, from the rung hash to the end of verify
 }
 
 type metricDoc struct {
@@ -136,6 +144,9 @@ func bootDocOf(s lab.Snapshot, b lab.Boot) bootDoc {
 		ID: b.ID, Machine: machineName(s, b.Machine), Stack: b.Plan.Stack, Images: []lab.Ref{}, Plan: b.Plan.Digest.String(),
 		State: b.State, Reason: b.Reason, Waits: s.Why(b), Rung: b.Rung(), Attempt: b.Attempt, Strikes: b.Strikes,
 		Rungs: rungsOf(b), Moved: s.MovedBy(b), Metrics: metricsOf(b), Queued: stamp(b.Queued), Since: stamp(b.Since), Ended: stamp(b.Ended),
+	}
+	if b.Chosen.Strategy != "" {
+		d.Forecast = &forecastDoc{b.Chosen, b.Flashing().Seconds()}
 	}
 	for _, l := range b.Plan.Layers {
 		d.Images = append(d.Images, l.Ref)

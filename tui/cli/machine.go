@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"carte/lab"
-	"carte/tui/action"
 )
 
 // powerWait is how long a power order may take; the drivers' own limit is shorter.
@@ -20,7 +19,7 @@ const powerWait = 90 * time.Second
 type size struct{ n *int64 }
 
 func (s size) Set(v string) (err error) {
-	if *s.n, err = action.ParseSize(v); err == nil && *s.n <= 0 {
+	if *s.n, err = lab.ParseBytes(v); err == nil && *s.n <= 0 {
 		err = fmt.Errorf("a size from 1: %w", lab.ErrInvalid)
 	}
 	return err

@@ -12,6 +12,7 @@ import (
 func (c *call) stackCommands() []entry {
 	var system []string
 	var cmdline, until string
+	var grow bool
 	return []entry{
 		{
 			use: "stack ls", help: "list the stacks",
@@ -42,10 +43,11 @@ func (c *call) stackCommands() []entry {
 			flags: func(f *pflag.FlagSet) {
 				f.StringArrayVar(&system, "system", nil, "the system image; name floats to the newest version, name@3 stays (needed)")
 				f.StringVar(&cmdline, "cmdline", "", "added to the kernel's command line, for trees")
+				f.BoolVar(&grow, "grow", false, "on a larger disk, the last partition and its ext4 take the room there is")
 				f.StringVar(&until, "until", "", "what ends a boot: handover (for a system that carte cannot hear), run (its first sign of life) or collect (when it says done)")
 			},
 			run: func(ctx context.Context, args []string) error {
-				v := lab.NewStack{Name: args[0], Cmdline: cmdline, Until: lab.Rung(until)}
+				v := lab.NewStack{Name: args[0], Cmdline: cmdline, Until: lab.Rung(until), Grow: grow}
 				if len(system) == 0 {
 					return fmt.Errorf("stack %s of what? --system IMAGE: %w", args[0], lab.ErrInvalid)
 				}
