@@ -4,6 +4,7 @@
 # make payload  puts the agent and its kernel where go:embed finds them; a plain `go build` works without
 # make e2e      only the tests that start machines, with what they say
 # make bench    what carte costs, beside a limit or a peer
+# make bench-peers   the part that does the same work with other tools; IMAGES=DIR keeps its 7 GB elsewhere
 # make fuzz     every fuzz target for FUZZTIME
 # make golden   writes the golden files anew: look at the difference before you commit it
 # make check    a clean clone builds and passes its tests without payload
@@ -17,7 +18,7 @@ LDFLAGS_REPEATABLE = -s -w -buildid=
 KERNEL_MODULE      = github.com/gokrazy/kernel.amd64
 PAYLOAD            = netboot/payload/bin
 
-.PHONY: run test build payload e2e bench fuzz golden check
+.PHONY: run test build payload e2e bench bench-peers fuzz golden check
 
 run:
 	@testdata/need run
@@ -36,9 +37,16 @@ e2e: payload
 	$(GO) test -timeout 85m -v ./lab/labtest ./netboot/...
 
 bench: payload
-	@testdata/need test
+	@testdata/need bench
 	$(GO) test -timeout 85m -run '^$$' -bench . -benchtime 1x ./lab/labtest
 	$(GO) test -timeout 85m -run '^$$' -bench . $$($(GO) list ./... | grep -v labtest)
+	@$(MAKE) --no-print-directory bench-peers
+
+IMAGES = bin/bench-images
+bench-peers:
+	@testdata/need bench
+	@testdata/bench-images $(IMAGES)
+	CARTE_BENCH_IMAGES=$(abspath $(IMAGES)) $(GO) test -timeout 85m -run '^$$' -bench Peers -benchtime 1x ./lab/labtest
 
 FUZZTIME = 20s
 fuzz:
