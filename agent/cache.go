@@ -150,7 +150,8 @@ func (c *cache) Drop(id chunk.ID) {
 }
 
 // Put keeps a chunk in its stored form, which the caller has proven; stored may be changed when it returns. A chunk that is
-// there already counts as used; one that is new does when it is written. An error means that some chunks, not only this one, are not kept; the cache stays usable.
+// there already counts as used; one that is new does when it is written. An error means that some chunks, not only this one,
+// are not kept; the cache stays usable.
 func (c *cache) Put(id chunk.ID, stored []byte) error {
 	if len(stored) == 0 || len(stored) > chunk.MaxStored || id.IsZero() {
 		return fmt.Errorf("cache: chunk %v of %d bytes: %w", id, len(stored), lab.ErrInvalid)
