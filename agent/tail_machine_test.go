@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carte/lab"
+	"carte/lab/chunk"
 )
 
 // machineDisk is a disk with a tail whose machine image can be mounted here.
@@ -134,6 +135,72 @@ func TestMachineImageMadeAnew(t *testing.T) {
 				t.Errorf("left behind: %v", left)
 			}
 		})
+	}
+}
+
+// On a device that the agent has open for itself, and writes to past the kernel's cache, tail, cache and machine image work
+// side by side; and after the device was opened anew they are what they were.
+func TestTailOfDevice(t *testing.T) {
+	file, path, at, id := machineDisk(t)
+	before := outsideOf(t, file, at)
+	loop, err := loopDevice(file.(*device).file, 0, file.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := (&mounted{loop: loop}).detach(); err != nil {
+			t.Error(err)
+		}
+	})
+	node := loop.Name()
+	number, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(node), "dev"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStock(6, 40)
+	quiet := func(format string, args ...any) { t.Errorf("said: "+format, args...) }
+	for round := range 2 {
+		d, err := openDevice(node, strings.TrimSpace(string(number)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tail := mustTail(t, d, at, id)
+		if tail.Made != "" {
+			t.Errorf("made anew: %s", tail.Made)
+		}
+		dir, back, err := mountMachine(node, at, id, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf := aligned(chunk.MaxStored + pageSize)
+		for i, id := range s.ids {
+			if tail.cache.Has(id) != (round > 0) {
+				t.Errorf("round %d: the cache has chunk %d: %v", round, i, round == 0)
+			}
+			if err := tail.cache.Put(id, s.stored[id]); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), s.stored[id], 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(tail.cache.Close(), d.Forget()); err != nil {
+			t.Fatal(err)
+		}
+		for i, id := range s.ids {
+			got, err := tail.cache.Get(id, buf)
+			noted, err2 := os.ReadFile(filepath.Join(dir, fmt.Sprint(i)))
+			if !bytes.Equal(got, s.stored[id]) || !bytes.Equal(noted, s.stored[id]) {
+				t.Errorf("round %d, chunk %d: %v, %v", round, i, err, err2)
+			}
+		}
+		if err := errors.Join(back(), d.Close()); err != nil {
+			t.Fatal(err)
+		}
+		fsckMachine(t, file, at)
+	}
+	if outsideOf(t, file, at) != before || len(loopsOf(t, path)) != 1 {
+		t.Errorf("something outside the tail has changed, or a loop device is left: %v", loopsOf(t, path))
 	}
 }
 
