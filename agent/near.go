@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"sync/atomic"
 
 	"carte/lab/chunk"
@@ -55,7 +57,7 @@ func (f *flash) findElsewhere() {
 		note(p, func(i int) bool { return p.state[i] == same })
 	}
 	if len(e.places) > 0 {
-		f.nearby = append(f.nearby, e)
+		f.nearby = append([]near{e}, f.nearby...)
 	}
 }
 
@@ -101,3 +103,65 @@ next:
 	}
 	return rest, nil
 }
+
+// one returns the content of a chunk of n bytes, proven, from wherever it is to be had.
+func (f *flash) one(ctx context.Context, id chunk.ID, n int) (raw []byte, err error) {
+	buf := aligned(chunk.Size)
+	for _, from := range f.nearby {
+		if raw, ok := from.chunk(id, n, buf); ok {
+			f.reused.Add(int64(n))
+			return raw, nil
+		}
+	}
+	for try := 1; ; try++ {
+		_, err = f.source.Chunks(ctx, []chunk.ID{id}, func(_ chunk.ID, stored []byte) (err error) {
+			f.fetched.Add(int64(len(stored)))
+			if raw, err = chunk.Unpack(buf, stored, id, n); err == nil && f.keep != nil {
+				f.keep(id, stored)
+			}
+			return err
+		})
+		if err == nil || !errors.Is(err, chunk.ErrDamaged) || try == damages {
+			return raw, err
+		}
+		if err := sleep(ctx, f.pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// cached finds chunks in the cache at the end of the disk, and puts those there that came over the wire.
+type cached struct {
+	*cache
+	say  func(format string, args ...any)
+	full atomic.Bool // the disk did not take a chunk: none is tried again
+}
+
+func (c *cached) chunk(id chunk.ID, n int, buf []byte) ([]byte, bool) {
+	if !c.Has(id) {
+		return nil, false
+	}
+	stored := storedBuffers.Get().(*[]byte)
+	defer storedBuffers.Put(stored)
+	b, err := c.Get(id, *stored)
+	if err == nil {
+		b, err = chunk.Unpack(buf, b, id, n)
+	}
+	if err != nil { // the user's system was there, or the power went
+		c.Drop(id)
+		return nil, false
+	}
+	return b, true
+}
+
+func (c *cached) put(id chunk.ID, stored []byte) {
+	if c.full.Load() {
+		return
+	}
+	if err := c.Put(id, stored); err != nil && !c.full.Swap(true) {
+		c.say("the cache takes no more chunks, the flash goes on without: %v", err)
+	}
+}
+
+// storedBuffers hold chunks as the cache has them.
+var storedBuffers = sync.Pool{New: func() any { b := aligned((chunk.MaxStored + grain - 1) / grain * grain); return &b }}

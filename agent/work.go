@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"carte/lab"
+	"carte/lab/layout"
 )
 
 // work is one boot: what it moved, how far it is, and the one who tells the server.
@@ -17,7 +19,9 @@ type work struct {
 	*session
 	counts
 	orders  lab.Orders
-	telling sync.Mutex // one report at a time, so that they arrive in order
+	grown   layout.Partition // the partition that took the room of the disk; empty: none
+	writing atomic.Bool      // the server was told that the disk is being written
+	telling sync.Mutex       // one report at a time, so that they arrive in order
 }
 
 // counts is what is moved, in bytes, and how far the rung is.
@@ -96,6 +100,9 @@ func (w *work) tell(ctx context.Context, r lab.Report) error {
 		return err
 	}
 	w.said(mark)
+	if r.Writing {
+		w.writing.Store(true)
+	}
 	if reply.Revoke != "" {
 		return &revoked{reply.Revoke}
 	}
@@ -178,6 +185,11 @@ func (w *work) flash(ctx context.Context) (err error) {
 	if id := w.orders.Disk; f.disk.Size() != id.Bytes {
 		return fmt.Errorf("disk %s has %d bytes and should have %d; it is not the one that was armed: %w", id, f.disk.Size(), id.Bytes, lab.ErrRefused)
 	}
+	return w.lay(ctx, f)
+}
+
+// lay makes the open disk equal to the orders.
+func (w *work) lay(ctx context.Context, f *flash) (err error) {
 	for _, x := range w.orders.Had {
 		if m, err := w.client.Manifest(ctx, x.Root, x.Bytes); err == nil { // one that cannot be had helps nobody
 			f.had = append(f.had, newPart(x, m))
@@ -185,10 +197,17 @@ func (w *work) flash(ctx context.Context) (err error) {
 			return context.Cause(ctx)
 		}
 	}
-	if w.orders.Form == lab.FormTree {
-		if f.tables, err = treeTables(w.orders.Disk, f.disk.Block(), parts[0].Write); err != nil {
-			return err
+	end, err := w.openTail(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := end(); e != nil && err == nil {
+			w.say("the cache was not written down, it is empty next time: %v", e)
 		}
+	}()
+	if err := w.tables(ctx, f); err != nil {
+		return err
 	}
 	fc, err := f.chosen(ctx, lab.Auto)
 	if err == nil {
@@ -200,6 +219,59 @@ func (w *work) flash(ctx context.Context) (err error) {
 	return f.run(ctx)
 }
 
+// openTail opens carte's own end of the disk, which makes it where it is not; the server knows before. Its cache then takes
+// part in the flash. A tail that cannot be had costs what the wire costs. end writes down what the cache holds.
+func (w *work) openTail(ctx context.Context, f *flash) (end func() error, err error) {
+	none := func() error { return nil }
+	if w.orders.Tail.None() {
+		return none, nil
+	}
+	if !isTail(f.disk, w.orders.Tail, w.orders.Disk) {
+		if err := w.tell(ctx, lab.Report{Writing: true}); err != nil {
+			return nil, err
+		}
+	}
+	t, err := openTail(f.disk, w.orders.Tail, w.orders.Disk)
+	if err != nil {
+		w.say("%s goes on without its tail: %v", f.name, err)
+		return none, nil
+	}
+	w.say("%s has %v", f.name, t)
+	c := &cached{cache: t.cache, say: w.say}
+	f.nearby, f.keep = append(f.nearby, c), c.put
+	return func() error {
+		if !w.writing.Load() { // which chunks were read last is not worth a first byte
+			return nil
+		}
+		return t.cache.Close()
+	}, nil
+}
+
+// isTail says whether the tail is there and need not be made.
+func isTail(d Disk, t lab.DiskTail, id lab.DiskID) bool {
+	page := aligned(lab.TailHeader)
+	_, err := d.ReadAt(page, t.Header())
+	return err == nil && bytes.Equal(page, tailPage(t, id))
+}
+
+// tables decides on what is not an image's: the partition table of a tree, and that of a disk which is larger than its
+// image. No table gives away what carte keeps.
+func (w *work) tables(ctx context.Context, f *flash) (err error) {
+	if w.orders.Form == lab.FormDisk {
+		w.grown, err = f.amend(ctx, w.orders.Tail.Offset, w.orders.Grow)
+		return err
+	}
+	if f.tables, err = treeTables(w.orders.Disk, f.disk.Block(), f.parts[0].Write); err != nil || w.orders.Tail.None() {
+		return err
+	}
+	head, at, backup, ok, err := layout.Amend(f.tables[0].data, f.disk.Block(), f.disk.Size(), w.orders.Tail.Offset)
+	if err != nil || !ok {
+		return fmt.Errorf("keep the tail out of the partition table of %s: %w", f.name, errors.Join(err, lab.ErrInvalid))
+	}
+	f.tables[0].data, f.tables[1].off, f.tables[1].data = head, at, backup
+	return nil
+}
+
 // parts checks the orders and fetches what they are made of.
 func (w *work) parts(ctx context.Context) (all []part, err error) {
 	o, end := w.orders, int64(0)
@@ -207,7 +279,11 @@ func (w *work) parts(ctx context.Context) (all []part, err error) {
 		return nil, fmt.Errorf("boot %d: %d images of form %q: this agent does not know how to lay them out: %w", o.Boot, len(o.Writes), o.Form, lab.ErrInvalid)
 	}
 	for _, x := range o.Writes {
-		if x.Offset < end || x.Bytes <= 0 || x.Offset+x.Bytes < x.Offset || x.Offset+x.Bytes > o.Disk.Bytes {
+		room := o.Disk.Bytes
+		if !o.Tail.None() {
+			room = o.Tail.Offset
+		}
+		if x.Offset < end || x.Bytes <= 0 || x.Offset+x.Bytes < x.Offset || x.Offset+x.Bytes > room {
 			return nil, fmt.Errorf("boot %d: %s at byte %d does not fit on disk %s: %w", o.Boot, x.Ref, x.Offset, o.Disk, lab.ErrInvalid)
 		}
 		end = x.Offset + x.Bytes
