@@ -33,7 +33,8 @@ type Import struct {
 	Form    Form   `json:"form"`
 	Message string `json:"message,omitempty"`
 	Author  string `json:"author,omitempty"`
-	File    string `json:"file,omitempty"` // where it came from, for messages
+	File    string `json:"file,omitempty"`  // where it came from, for messages
+	Whole   bool   `json:"whole,omitempty"` // what file systems do not need is kept, too
 }
 
 // Imported is what an import came to. Same means that the newest version had these bytes already.

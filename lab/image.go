@@ -33,17 +33,18 @@ type Image struct {
 
 // A Version is what an image was at one time. It never changes. Root names its bytes.
 type Version struct {
-	Image   string    `json:"image"`
-	Number  int       `json:"number"`
-	Root    chunk.ID  `json:"root"`
-	Bytes   int64     `json:"bytes"`         // logical size
-	Content int64     `json:"content_bytes"` // without chunks that are all zero
-	Stored  int64     `json:"stored_bytes"`  // that this version added to the store
-	Parent  int       `json:"parent,omitempty"`
-	Message string    `json:"message,omitempty"`
-	Author  string    `json:"author,omitempty"`
-	Found   string    `json:"found,omitempty"` // what import saw inside, in words
-	At      time.Time `json:"at"`
+	Image       string    `json:"image"`
+	Number      int       `json:"number"`
+	Root        chunk.ID  `json:"root"`
+	Bytes       int64     `json:"bytes"`                       // logical size
+	Content     int64     `json:"content_bytes"`               // without chunks that are all zero or that nobody needs
+	FileSystems int64     `json:"file_system_bytes,omitempty"` // how far the file systems in it reach, added up; 0: not known
+	Stored      int64     `json:"stored_bytes"`                // that this version added to the store
+	Parent      int       `json:"parent,omitempty"`
+	Message     string    `json:"message,omitempty"`
+	Author      string    `json:"author,omitempty"`
+	Found       string    `json:"found,omitempty"` // what import saw inside, in words
+	At          time.Time `json:"at"`
 }
 
 // Ref names this version.

@@ -16,12 +16,12 @@ func (c *Chunks) Reader(root chunk.ID) (*io.SectionReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return io.NewSectionReader(&imageReader{c: c, m: m, have: -1}, 0, m.Size), nil
+	return io.NewSectionReader(&imageReader{get: c.Get, m: m, have: -1}, 0, m.Size), nil
 }
 
 type imageReader struct {
-	c *Chunks
-	m chunk.Manifest
+	get func(id chunk.ID, dst []byte) ([]byte, error) // as Chunks.Get
+	m   chunk.Manifest
 
 	mu   sync.Mutex
 	have int // the chunk in buf; -1 for none
@@ -57,7 +57,7 @@ func (r *imageReader) load(i int) error {
 		return nil
 	}
 	r.have = -1
-	b, err := r.c.Get(r.m.IDs[i], r.buf)
+	b, err := r.get(r.m.IDs[i], r.buf)
 	if err == nil && len(b) != r.m.Len(i) {
 		err = fmt.Errorf("chunk of %d bytes, want %d: %w", len(b), r.m.Len(i), lab.ErrDamaged)
 	}

@@ -38,7 +38,7 @@ func rows() []lab.Change {
 			Arms:      []lab.Arm{{DiskID: disk, At: noon}}, Holds: []lab.Holding{{DiskID: disk, Root: chunk.ID{1}, Ref: lab.Ref{Name: "i", Version: 1}, At: noon}},
 			Ticket: lab.Ticket{Number: 7, Key: "k", At: noon}, Parked: "why"},
 		lab.Image{Name: "i", Kind: "system", Form: lab.FormDisk, Latest: 1, Since: noon},
-		lab.Version{Image: "i", Number: 1, Root: chunk.ID{1}, Bytes: 5, Content: 4, Stored: 3, Message: "a & b", Author: "me", Found: "GPT", At: noon},
+		lab.Version{Image: "i", Number: 1, Root: chunk.ID{1}, Bytes: 5, Content: 4, FileSystems: 2, Stored: 3, Message: "a & b", Author: "me", Found: "GPT", At: noon},
 		lab.Stack{Name: "s", Layers: []lab.Ref{{Name: "i"}, {Name: "i", Version: 1}}, Cmdline: "quiet", Since: noon},
 		lab.Boot{ID: 1, Machine: 1, State: lab.Running, Order: -1, Disk: disk, Queued: noon, Since: noon, Metrics: map[string]lab.Metric{"t": metric},
 			Climbs: []lab.Climb{{Rung: lab.RungDHCP, At: noon, Attempt: 1, Inferred: true}},

@@ -69,7 +69,7 @@ func (d *Desk) Keep(ctx context.Context, c lab.Capture, m chunk.Manifest, next f
 		return lab.Imported{}, unadded("capture", c.Name, err)
 	}
 	v.Stored = added
-	out, err := d.add(ctx, "capture", v)
+	out, err := d.add(ctx, "capture", v, nil)
 	out.Format, out.Seconds = "raw", time.Since(begin).Seconds()
 	return out, err
 }

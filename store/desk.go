@@ -15,6 +15,7 @@ import (
 
 	"carte/lab"
 	"carte/lab/chunk"
+	"carte/lab/layout"
 	"carte/store/media"
 )
 
@@ -51,33 +52,46 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 	if strings.HasPrefix(src.Format, "tar") {
 		return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s is a tar archive, and carte takes whole disks and ext4 file systems: %w", name, lab.ErrInvalid))
 	}
-	whole := bufio.NewReaderSize(src, media.Sector)
-	if head, err := whole.Peek(media.Sector); err == io.EOF {
-		return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s holds %d bytes, and the smallest image is one sector of %d: %w", name, len(head), media.Sector, lab.ErrInvalid))
-	} else if err != nil {
-		return lab.Imported{}, unadded("import", i.Name, err)
-	}
-	m, stats, err := d.State.Chunks.Import(ctx, whole, func(int64) {
+	in := Input{At: src.Random(), Size: src.Size, Whole: i.Whole, Progress: func(done int64) {
 		if progress != nil {
-			progress(src.Consumed())
+			progress(max(done, src.Consumed()))
 		}
-	})
+	}}
+	if in.At == nil {
+		whole := bufio.NewReaderSize(src, media.Sector)
+		head, err := whole.Peek(media.Sector)
+		if err != nil && err != io.EOF {
+			return lab.Imported{}, unadded("import", i.Name, err)
+		}
+		in.Stream, in.Size = whole, int64(len(head))
+	}
+	if in.Size < media.Sector {
+		return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s holds %d bytes, and the smallest image is one sector of %d: %w", name, in.Size, media.Sector, lab.ErrInvalid))
+	}
+	m, found, stats, err := d.State.Chunks.Keep(ctx, in)
 	if err != nil {
 		return lab.Imported{}, unadded("import", i.Name, err)
 	}
 	v.Root, v.Bytes, v.Content, v.Stored = m.Root(), m.Size, m.Content(), stats.New
-	out, err := d.add(ctx, "import", v)
+	out, err := d.add(ctx, "import", v, &found)
+	if err == nil && !i.Whole {
+		out.Warnings = append(out.Warnings, keptSpace(found)...)
+	}
 	out.Format, out.Seconds = src.Format, time.Since(begin).Seconds()
 	return out, err
 }
 
-// add makes what has just been kept a version, and lets go of it.
-func (d *Desk) add(ctx context.Context, how string, v lab.AddVersion) (lab.Imported, error) {
+// add makes what has just been kept a version, and lets go of it. found is what is in it, nil if nobody has looked yet.
+func (d *Desk) add(ctx context.Context, how string, v lab.AddVersion, found *layout.Map) (lab.Imported, error) {
 	defer d.State.Chunks.Settle(v.Root)
 	facts, err := d.sniff(v)
+	if err == nil && found == nil {
+		found, err = d.look(ctx, v)
+	}
 	if err != nil {
 		return lab.Imported{}, unadded(how, v.Image, err)
 	}
+	v.FileSystems = fileSystems(*found)
 	v.Found = lab.Clean(facts.String())
 	changed, err := d.Lab.Say(ctx, v)
 	if err != nil {

@@ -17,6 +17,9 @@ import (
 // Import sends an image. An error in the middle, at either end, leaves nothing visible.
 func (c *Client) Import(ctx context.Context, r io.Reader, i lab.Import, progress func(done int64)) (lab.Imported, error) {
 	q := url.Values{"name": {i.Name}, "kind": {i.Kind}, "form": {string(i.Form)}, "message": {i.Message}, "author": {i.Author}, "file": {i.File}}
+	if i.Whole {
+		q.Set("whole", "")
+	}
 	return c.upload(ctx, "/image/import", q, r, progress)
 }
 

@@ -54,13 +54,13 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	for name := range q {
 		switch name {
-		case "name", "kind", "form", "message", "author", "file":
+		case "name", "kind", "form", "message", "author", "file", "whole":
 		default:
 			s.refuse(w, fmt.Errorf("import: parameter %q: %w", name, lab.ErrInvalid))
 			return
 		}
 	}
-	i := lab.Import{Name: q.Get("name"), Kind: q.Get("kind"), Form: lab.Form(q.Get("form")), Message: q.Get("message"), Author: q.Get("author"), File: q.Get("file")}
+	i := lab.Import{Name: q.Get("name"), Kind: q.Get("kind"), Form: lab.Form(q.Get("form")), Message: q.Get("message"), Author: q.Get("author"), File: q.Get("file"), Whole: q.Has("whole")}
 	// The answer begins before the image has arrived.
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 		s.refuse(w, fmt.Errorf("import %s: %w", i.Name, err))

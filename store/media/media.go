@@ -30,9 +30,11 @@ type Source struct {
 	Format string // "raw", "tar", "qcow2", "qcow2 in zstd", "raw in xz in gzip", ...
 
 	name     string
+	owned    bool // name is the path by which Open opened it
 	r        io.Reader
 	off      int64 // of the image
 	base     *counter
+	at       io.ReaderAt // nil: only from the first byte to the last
 	consumed func() int64
 	closers  []func() error
 	err      error
@@ -104,7 +106,7 @@ func Open(ctx context.Context, path, temp string) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{Size: -1, Total: -1, name: path, closers: []func() error{f.Close}}
+	s := &Source{Size: -1, Total: -1, name: path, owned: true, closers: []func() error{f.Close}}
 	st, err := f.Stat()
 	if err == nil && st.IsDir() {
 		err = fmt.Errorf("%s is a folder, not an image: %w", path, lab.ErrInvalid)
@@ -125,13 +127,34 @@ func Open(ctx context.Context, path, temp string) (*Source, error) {
 	return s, nil
 }
 
-// OpenReader is Open for a stream. name is what errors call it. Closing the source does not close r.
+// OpenReader is Open for a stream, or for an open file that is a regular one and is read where it lies. name is what errors call it. A qcow2 image
+// may have no backing file. Closing the source does not close r.
 func OpenReader(ctx context.Context, r io.Reader, name, temp string) (*Source, error) {
 	s := &Source{Size: -1, Total: -1, name: name}
-	if err := s.open(ctx, r, nil, temp); err != nil {
+	file, size := regular(r)
+	if file != nil {
+		s.Total = size
+	}
+	if err := s.open(ctx, r, file, temp); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// regular returns r and its length if it is a regular file of which nothing was read yet.
+func regular(r io.Reader) (*os.File, int64) {
+	f, ok := r.(*os.File)
+	if !ok {
+		return nil, 0
+	}
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return nil, 0
+	}
+	if at, err := f.Seek(0, io.SeekCurrent); err != nil || at != 0 {
+		return nil, 0
+	}
+	return f, st.Size()
 }
 
 // open peels off one wrapping after the other. file is the input if it can be read at any place.
@@ -163,6 +186,9 @@ func (s *Source) open(ctx context.Context, in io.Reader, file *os.File, temp str
 			s.Format += strings.Join(wrapped, "")
 			if len(wrapped) == 0 {
 				s.Size = s.Total
+			}
+			if len(wrapped) == 0 && file != nil {
+				s.at = file
 			}
 			return nil
 		}
@@ -212,6 +238,36 @@ func (s *Source) Read(p []byte) (int, error) {
 		s.err = s.explain(err)
 	}
 	return n, s.err
+}
+
+// Random returns the image as something to be read at any place, and nil if it can only be read from its first byte to its last. Use that or Read, not
+// both; the same errors come. One goroutine at a time.
+func (s *Source) Random() io.ReaderAt {
+	if s.at == nil {
+		return nil
+	}
+	return anyPlace{s}
+}
+
+type anyPlace struct{ s *Source }
+
+func (a anyPlace) ReadAt(p []byte, off int64) (int, error) {
+	if off >= a.s.Size {
+		return 0, io.EOF
+	}
+	want := int(min(int64(len(p)), a.s.Size-off))
+	n, err := a.s.at.ReadAt(p[:want], off)
+	n = min(n, want)
+	a.s.off = off + int64(n)
+	switch {
+	case n == want && want == len(p):
+		return n, nil
+	case n == want:
+		return n, io.EOF
+	case err == nil || err == io.EOF:
+		err = io.ErrUnexpectedEOF
+	}
+	return n, a.s.explain(err)
 }
 
 // explain says where the input went wrong and whose fault it is.

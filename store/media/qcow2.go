@@ -52,7 +52,9 @@ func (s *Source) openQcow2(ctx context.Context, r io.Reader, file *os.File, plai
 	setUpQcow2()
 	dir := ""
 	if file != nil && plain {
-		dir = filepath.Dir(s.name)
+		if s.owned {
+			dir = filepath.Dir(s.name)
+		}
 	} else {
 		var err error
 		if file, err = s.spool(ctx, r, temp); err != nil {
@@ -65,7 +67,7 @@ func (s *Source) openQcow2(ctx context.Context, r io.Reader, file *os.File, plai
 	}
 	s.closers = append(s.closers, img.Close)
 	s.Size, s.Total = img.Size(), img.Size()
-	s.r = &qcow2Reader{img: img, size: img.Size()}
+	s.r, s.at = &qcow2Reader{img: img, size: img.Size()}, img
 	s.consumed = func() int64 { return s.off }
 	return nil
 }

@@ -231,10 +231,11 @@ type versionDoc struct {
 	Ref     lab.Ref    `json:"ref"`
 	Number  int        `json:"number"`
 	Root    string     `json:"root"`
-	Bytes   int64      `json:"size_bytes"`
-	Content int64      `json:"content_bytes"`
-	Stored  int64      `json:"stored_bytes"` // that this version added
-	Saved   int64      `json:"saved_bytes"`  // of its content, that it did not have to add
+	Bytes   int64      `json:"size_bytes"`        // of the disk
+	Systems int64      `json:"file_system_bytes"` // how far its file systems reach, added up; 0: not known
+	Content int64      `json:"content_bytes"`     // what is neither zero nor free
+	Stored  int64      `json:"stored_bytes"`      // that this version added
+	Saved   int64      `json:"saved_bytes"`       // of its content, that it did not have to add
 	Parent  int        `json:"parent,omitempty"`
 	Message string     `json:"message,omitempty"`
 	Author  string     `json:"author,omitempty"`
@@ -243,7 +244,7 @@ type versionDoc struct {
 }
 
 func versionOf(v lab.Version) versionDoc {
-	return versionDoc{v.Ref(), v.Number, v.Root.String(), v.Bytes, v.Content, v.Stored, saved(v), v.Parent, v.Message, v.Author, v.Found, stamp(v.At)}
+	return versionDoc{v.Ref(), v.Number, v.Root.String(), v.Bytes, v.FileSystems, v.Content, v.Stored, saved(v), v.Parent, v.Message, v.Author, v.Found, stamp(v.At)}
 }
 
 // saved is what a version did not have to add to the store: what was there before, and what compression took away.

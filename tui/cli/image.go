@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/pflag"
@@ -33,13 +34,14 @@ func (c *call) imageCommands() []entry {
 		},
 		{
 			use: "image import FILE", action: "image.import",
-			long:    "Import a file, or standard input with -, as an image; under a name that exists it is the next version. Raw, gz, xz, zst and qcow2 are known by their content. Interrupted, nothing of it is visible; the same bytes again store nothing.",
+			long:    "Import a file, or standard input with -, as an image; under a name that exists it is the next version. Raw, gz, xz, zst and qcow2 are known by their content. What the file systems in it do not need is neither stored nor ever written, unless --whole is given. Interrupted, nothing of it is visible; the same bytes again store nothing.",
 			example: "  carte image import debian.qcow2 --name debian\n  zcat disk.gz | carte image import - --name debian --message 'new kernel'",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&i.Name, "name", "", "the image's name (default: the file's, without its endings)")
 				f.StringVar(&i.Kind, "kind", "", "machine, system, user, project or temporary (default: the image's, or system)")
 				f.StringVar((*string)(&i.Form), "form", "", "disk or tree (default: the image's, or by the file's name)")
 				f.StringVar(&i.Message, "message", "", "what is new in this version")
+				f.BoolVar(&i.Whole, "whole", false, "keep free space, too: every byte as it is in the file")
 			},
 			run: func(ctx context.Context, args []string) error { return c.importImage(ctx, args[0], i) },
 		},
@@ -84,18 +86,17 @@ func (c *call) imageCommands() []entry {
 func (c *call) listImages(s lab.Snapshot) error {
 	docs := []imageDoc{}
 	var stored, spared int64
-	l := list{head: []string{"NAME", "KIND", "FORM", "VERSION", "SIZE", "STORED", "SAVED", "USED BY"}, empty: "no images yet: carte image import FILE --name NAME"}
+	l := list{head: []string{"NAME", "KIND", "FORM", "VERSION", "SIZE", "FILE SYSTEMS", "CONTENT", "STORED", "SAVED", "USED BY"}, empty: "no images yet: carte image import FILE --name NAME"}
 	for _, i := range sortedImages(s) {
 		d := imageOf(s, i)
 		docs = append(docs, d)
 		l.names = append(l.names, i.Name)
-		var size int64
-		newest := "—"
+		newest, sizes := "—", sizesOf(versionDoc{})
 		for _, v := range d.Versions {
-			size, newest = v.Bytes, "@"+strconv.Itoa(v.Number)
+			newest, sizes = "@"+strconv.Itoa(v.Number), sizesOf(v)
 		}
 		stored, spared = stored+d.Stored, spared+d.Saved
-		l.rows = append(l.rows, []string{i.Name, i.Kind, string(i.Form), newest, lab.Bytes(size), lab.Bytes(d.Stored), lab.Bytes(d.Saved), plural(len(d.Stacks), "stack")})
+		l.rows = append(l.rows, slices.Concat([]string{i.Name, i.Kind, string(i.Form), newest}, sizes, []string{lab.Bytes(d.Stored), lab.Bytes(d.Saved), plural(len(d.Stacks), "stack")}))
 	}
 	l.doc = struct {
 		Images []imageDoc `json:"images"`
@@ -103,9 +104,18 @@ func (c *call) listImages(s lab.Snapshot) error {
 		Saved  int64      `json:"saved_bytes"`
 	}{docs, stored, spared}
 	if c.term.Table && len(docs) > 0 { // for a person; scripts add up for themselves
-		l.rows = append(l.rows, []string{"total", "", "", "", "", lab.Bytes(stored), lab.Bytes(spared), ""})
+		l.rows = append(l.rows, []string{"total", "", "", "", "", "", "", lab.Bytes(stored), lab.Bytes(spared), ""})
 	}
 	return c.show(l)
+}
+
+// sizesOf are the three sizes of a version: the disk, its file systems, and what they hold.
+func sizesOf(v versionDoc) []string {
+	systems := "—"
+	if v.Systems > 0 {
+		systems = lab.Bytes(v.Systems)
+	}
+	return []string{lab.Bytes(v.Bytes), systems, lab.Bytes(v.Content)}
 }
 
 func plural(n int, what string) string {
@@ -128,14 +138,14 @@ func (c *call) showImage(s lab.Snapshot, name string) error {
 	if ref.Version != 0 {
 		im.Versions = []versionDoc{versionOf(v)}
 	}
-	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "CONTENT", "STORED", "SAVED", "ROOT", "FOUND", "MESSAGE"}}
+	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "FILE SYSTEMS", "CONTENT", "STORED", "SAVED", "ROOT", "FOUND", "MESSAGE"}}
 	for _, v := range im.Versions {
 		l.names = append(l.names, v.Ref.String())
 		made := ""
 		if v.At != nil {
 			made = v.At.Local().Format("2006-01-02 15:04")
 		}
-		l.rows = append(l.rows, []string{v.Ref.String(), made, lab.Bytes(v.Bytes), lab.Bytes(v.Content), lab.Bytes(v.Stored), lab.Bytes(v.Saved), v.Root[:12], v.Found, v.Message})
+		l.rows = append(l.rows, slices.Concat([]string{v.Ref.String(), made}, sizesOf(v), []string{lab.Bytes(v.Stored), lab.Bytes(v.Saved), v.Root[:12], v.Found, v.Message}))
 	}
 	return c.show(l)
 }
