@@ -26,7 +26,7 @@ const (
 var Moves = map[State][]State{
 	Queued:   {Starting, Revoked},
 	Starting: {Working, Queued, Failed, Revoked},
-	Working:  {Handover, Queued, Failed, Revoked},
+	Working:  {Handover, Done, Queued, Failed, Revoked}, // done: a capture
 	Handover: {Running, Queued, Failed, Revoked},
 	Running:  {Done, Queued, Failed, Revoked},
 }
@@ -39,24 +39,26 @@ const MaxStrikes = 3
 
 // A Boot is one use of one machine with one plan.
 type Boot struct {
-	ID      int64             `json:"id"`
-	Machine int64             `json:"machine"`
-	Plan    Plan              `json:"plan"`
-	State   State             `json:"state"`
-	Order   int64             `json:"order"` // position in its machine's queue; smaller is sooner
-	Reason  string            `json:"reason,omitempty"`
-	Revoke  string            `json:"revoke,omitempty"` // why it is being called back; the agent has not answered yet
-	Attempt int               `json:"attempt"`          // the one going on or the last, from 1
-	Strikes int               `json:"strikes"`          // attempts that failed by themselves
-	Disk    DiskID            `json:"disk"`             // the one disk it may write; empty until the guard has chosen
-	Climbs  []Climb           `json:"climbs"`
-	Moved   Moved             `json:"moved"`
-	Chosen  Forecast          `json:"forecast,omitzero"` // how the disk is gone about, and why
-	Metrics map[string]Metric `json:"metrics"`           // the last value of each
-	Queued  time.Time         `json:"queued"`
-	Begun   time.Time         `json:"begun"` // of the attempt
-	Since   time.Time         `json:"since"` // of this state
-	Ended   time.Time         `json:"ended"`
+	ID       int64             `json:"id"`
+	Machine  int64             `json:"machine"`
+	Plan     Plan              `json:"plan"`
+	State    State             `json:"state"`
+	Order    int64             `json:"order"` // position in its machine's queue; smaller is sooner
+	Reason   string            `json:"reason,omitempty"`
+	Revoke   string            `json:"revoke,omitempty"` // why it is being called back; the agent has not answered yet
+	Attempt  int               `json:"attempt"`          // the one going on or the last, from 1
+	Strikes  int               `json:"strikes"`          // attempts that failed by themselves
+	Disk     DiskID            `json:"disk"`             // the one disk it may write, or reads; empty until the guard has chosen
+	Climbs   []Climb           `json:"climbs"`
+	Moved    Moved             `json:"moved"`
+	Chosen   Forecast          `json:"forecast,omitzero"` // how the disk is gone about, and why
+	Metrics  map[string]Metric `json:"metrics"`           // the last value of each
+	Captured Ref               `json:"captured,omitzero"` // the version that a capture which is done has made or found
+	Same     bool              `json:"same,omitempty"`    // it was there already
+	Queued   time.Time         `json:"queued"`
+	Begun    time.Time         `json:"begun"` // of the attempt
+	Since    time.Time         `json:"since"` // of this state
+	Ended    time.Time         `json:"ended"`
 }
 
 // Moved is what the agent did to the disk, in bytes.
@@ -68,10 +70,14 @@ type Moved struct {
 	Reused  int64 `json:"bytes_reused"`  // of chunks that were found elsewhere on the disk, or in the cache at its end
 	Written int64 `json:"bytes_written"`
 	Zeroed  int64 `json:"bytes_zeroed"`
+	Sent    int64 `json:"bytes_sent,omitempty"` // to the server, as stored; of captures
 }
 
 // Words says what was moved, for a person; what is nothing is left out, but for what was written.
 func (m Moved) Words() string {
+	if m.Written+m.Zeroed == 0 && m.Sent > 0 {
+		return fmt.Sprintf("read %s, sent %s", Bytes(m.Read), Bytes(m.Sent))
+	}
 	text := "wrote " + Bytes(m.Written)
 	if m.Total > 0 {
 		text += fmt.Sprintf(" of %s (%.1f %%)", Bytes(m.Total), 100*float64(m.Written)/float64(m.Total))
@@ -343,8 +349,10 @@ func (v Retry) decide(d *draft) error {
 			return fmt.Errorf("boot %d needs %s, which was removed: %w", b.ID, l.Ref, ErrNotFound)
 		}
 	}
-	if err := armedFor(m, b.Plan); err != nil {
-		return err
+	if b.Plan.Capture == nil {
+		if err := armedFor(m, b.Plan); err != nil {
+			return err
+		}
 	}
 	n := Boot{ID: d.LastBoot + 1, Machine: m.ID, Plan: b.Plan, State: Queued, Order: b.Order, Climbs: []Climb{}, Metrics: map[string]Metric{}, Queued: d.at, Since: d.at}
 	n.Moved.Total = b.Plan.Bytes()
@@ -377,7 +385,12 @@ func (v MoveBoot) decide(d *draft) error {
 		if m.Standing != Adopted {
 			return fmt.Errorf("%s is %s: %w", m.Label(), m.Standing, ErrRefused)
 		}
-		if err := armedFor(m, b.Plan); err != nil {
+		if b.Plan.Capture == nil {
+			err = armedFor(m, b.Plan)
+		} else if m.ID != b.Machine {
+			err = fmt.Errorf("boot %d captures a disk of %s, which no other machine has: %w", b.ID, d.Machines[b.Machine].Label(), ErrRefused)
+		}
+		if err != nil {
 			return err
 		}
 		b.Machine = m.ID

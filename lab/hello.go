@@ -61,16 +61,30 @@ func (d *draft) orders(machine int64) Orders {
 	m := d.Machines[machine]
 	o := Orders{Do: DoWait, Machine: m.Label()}
 	b, busy := d.Active(m.ID)
-	if !busy || m.Ticket.Boot != 0 && m.Ticket.Boot != b.ID {
-		if m.Ticket.Boot != 0 {
-			o.Do, o.Why = DoStop, "the boot this agent was started for is over"
-		}
+	idle := m.Ticket.Boot == 0 || d.isOver(m.Ticket)
+	switch {
+	case !idle && (!busy || m.Ticket.Boot != b.ID):
+		o.Do, o.Why = DoStop, "the boot this agent was started for is over"
+		return o
+	case !busy && m.Ticket.Boot != 0 && !m.Warm:
+		o.Do = DoLocal
+		live := d.live(m.ID)
+		live.Agent = false
+		d.put(live)
+		return o
+	case !busy:
 		return o
 	}
 	if b.State == Starting {
 		b.climb(RungHello, d.at)
 		d.put(b)
-		disk, err := guard(m, m.Inventory.Disks, b.Plan)
+		var disk Disk
+		var err error
+		if c := b.Plan.Capture; c != nil {
+			disk, err = m.source(m.Inventory.Disks, *c)
+		} else {
+			disk, err = guard(m, m.Inventory.Disks, b.Plan)
+		}
 		if err != nil {
 			d.voidTicket(m.ID)
 			d.move(b, Failed, reason(err))
@@ -89,6 +103,9 @@ func (d *draft) orders(machine int64) Orders {
 	if b.State != Working {
 		o.Do, o.Why = DoStop, fmt.Sprintf("boot %d is %s", b.ID, b.State)
 		return o
+	}
+	if b.Plan.Capture != nil {
+		return d.captureOrders(m, b, o)
 	}
 	o.Do, o.Boot, o.Stack, o.Disk = DoBoot, b.ID, b.Plan.Stack, b.Disk
 	o.Form, o.Start, o.Cmdline, o.Grow = b.Plan.Form, b.Plan.Start, b.Plan.Cmdline, b.Plan.Grow
@@ -190,11 +207,15 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 			o := d.orders(m.ID)
 			return Reply{Orders: &o}, nil
 		}
+		if !busy && d.isOver(m.Ticket) {
+			o := d.orders(m.ID)
+			return Reply{Orders: &o}, nil
+		}
 		return Reply{}, nil
 	}
 	if last, ok := d.Boots[r.Boot]; ok && last.State.Final() && m.Ticket.Boot == r.Boot {
-		if last.State == Done && r.Rung == RungHandover {
-			return Reply{}, nil // the report that handed over, once more
+		if last.State == Done && (r.Rung == RungHandover || last.Plan.Capture != nil) {
+			return Reply{}, nil // the report that handed over, once more; or one that a capture's end has overtaken
 		}
 		return Reply{Revoke: "the boot is over: " + or(last.Reason, string(last.State))}, nil
 	}
@@ -217,6 +238,12 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 	b.Moved.Total = was.Total
 	if r.Rung != "" && !r.Rung.Reached(RungHandover) {
 		b.climb(r.Rung, d.at)
+	}
+	if b.Plan.Capture != nil {
+		b.Moved.Total = r.Moved.Total
+		if r.Writing || r.Proven || r.Rung.Reached(RungWrite) {
+			return Reply{}, fmt.Errorf("boot %d captures, it writes nothing: %w", b.ID, ErrInvalid)
+		}
 	}
 	if r.Writing || r.Proven {
 		l := b.Plan.Layers[0]

@@ -32,20 +32,22 @@ func (s Snapshot) SortedStacks() []Stack {
 type Start string
 
 const (
-	StartDisk  Start = "disk"  // the firmware starts what is on the disk
-	StartPivot Start = "pivot" // the agent hands its own kernel over to the tree's init
+	StartDisk    Start = "disk"    // the firmware starts what is on the disk
+	StartPivot   Start = "pivot"   // the agent hands its own kernel over to the tree's init
+	StartCapture Start = "capture" // nothing: the disk is read, and the machine goes on as if nothing had been queued
 )
 
 // A Plan is a stack resolved: exact versions and bytes. Equal digests mean equal bytes.
 type Plan struct {
-	Stack   string      `json:"stack"`
-	Form    Form        `json:"form"`
-	Layers  []PlanLayer `json:"layers"`
-	Start   Start       `json:"start"`
-	Until   Rung        `json:"until"` // the rung that ends the boot: run, or collect when the system says itself that it is done
-	Cmdline string      `json:"cmdline,omitempty"`
-	Grow    bool        `json:"grow,omitempty"`
-	Digest  chunk.ID    `json:"digest"`
+	Stack   string       `json:"stack"` // its name; "capture IMAGE", which no stack is called, for a capture
+	Form    Form         `json:"form"`
+	Layers  []PlanLayer  `json:"layers"`
+	Start   Start        `json:"start"`
+	Until   Rung         `json:"until"` // the rung that ends the boot: run, or collect when the system says itself that it is done
+	Cmdline string       `json:"cmdline,omitempty"`
+	Grow    bool         `json:"grow,omitempty"`
+	Capture *PlanCapture `json:"capture,omitempty"` // what the boot makes a version of; it has no layers then
+	Digest  chunk.ID     `json:"digest"`
 }
 
 // A PlanLayer is one exact version.
@@ -58,7 +60,7 @@ type PlanLayer struct {
 
 // Bytes is the room that the plan needs on a disk.
 func (p Plan) Bytes() int64 {
-	if p.Form == FormTree {
+	if p.Form == FormTree && p.Capture == nil {
 		return TreeOffset + p.content() + TreeTail
 	}
 	return p.content()

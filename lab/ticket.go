@@ -111,6 +111,12 @@ func (l *Lab) Allowed(ctx context.Context, key string) (roots []chunk.ID, err er
 	if !ok || b.State != Working || m.Ticket.Boot != b.ID {
 		return nil, fmt.Errorf("%s has no boot that it works on: %w", m.Label(), ErrDenied)
 	}
+	if b.Plan.Capture != nil {
+		if v, _, ok := s.baseOf(m, b); ok {
+			roots = append(roots, v.Root)
+		}
+		return roots, nil
+	}
 	for _, l := range b.Plan.Layers {
 		roots = append(roots, l.Root)
 	}

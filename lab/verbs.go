@@ -26,6 +26,7 @@ var verbs = map[string]Verb{
 	"stack.new":      NewStack{},
 	"stack.rm":       RemoveStack{},
 	"boot.queue":     Queue{},
+	"boot.capture":   QueueCapture{},
 	"boot.stop":      Stop{},
 	"boot.retry":     Retry{},
 	"queue.mv":       MoveBoot{},

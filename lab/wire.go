@@ -13,7 +13,25 @@ const (
 	PathReport   = "/v1/report"    // POST Report -> Reply; Authorization: Bearer KEY from here on
 	PathManifest = "/v1/manifest/" // GET + root -> chunk.Manifest, encoded; only roots of the agent's plan
 	PathChunks   = "/v1/chunks"    // POST ids, 32 bytes each -> frames in the same order; only chunks of the agent's plan
+
+	// Of an agent whose boot is a capture; see Captured.
+	PathLacks = "/v1/capture/lacks"    // POST ids -> those that are not stored, in that order
+	PathTake  = "/v1/capture/chunks"   // POST frames -> nothing; they are on the disk then
+	PathKeep  = "/v1/capture/manifest" // POST chunk.Manifest, encoded -> Kept; not found: a chunk of it is not stored
 )
+
+// The most that an agent sends in one request.
+const (
+	MaxIDsSent      = 8192     // to PathLacks
+	MaxTaken        = 32 << 20 // bytes to PathTake
+	MaxManifestSent = 64 << 20 // bytes to PathKeep: a disk of 512 GiB
+)
+
+// Kept is what became of a capture. Same: the version had these bytes already.
+type Kept struct {
+	Ref  Ref  `json:"ref"`
+	Same bool `json:"same"`
+}
 
 // MaxChunksAsked is the most ids that one request for chunks may name.
 const MaxChunksAsked = 256
@@ -41,10 +59,11 @@ type Claim struct {
 
 // What an agent is to do.
 const (
-	DoWait  = "wait"  // stay, report, take orders from a reply
-	DoBoot  = "boot"  // write the disk, start the user's system
-	DoLocal = "local" // restart into the machine's own disk
-	DoStop  = "stop"  // touch nothing, show Why on the machine's own console, and wait to be switched off
+	DoWait    = "wait"    // stay, report, take orders from a reply
+	DoBoot    = "boot"    // write the disk, start the user's system
+	DoCapture = "capture" // read the disk, send what the server lacks of it, report without a boot
+	DoLocal   = "local"   // restart into the machine's own disk
+	DoStop    = "stop"    // touch nothing, show Why on the machine's own console, and wait to be switched off
 )
 
 // Orders is what an agent is told to do.
@@ -59,6 +78,7 @@ type Orders struct {
 	Cmdline string   `json:"cmdline,omitempty"`
 	Disk    DiskID   `json:"disk"`
 	Writes  []Write  `json:"writes,omitempty"`
+	Base    Write    `json:"base,omitzero"`  // of a capture: what the disk is compared with; without one, only where the image begins
 	Had     []Write  `json:"had,omitempty"`  // what carte has written to the disk before, and where: chunks may be found there
 	Tail    DiskTail `json:"tail,omitzero"`  // carte's own end of the disk; empty: none
 	Grow    bool     `json:"grow,omitempty"` // the last partition and its file system take the room that the disk has

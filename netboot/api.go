@@ -31,6 +31,9 @@ func (s *Server) serveAPI(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("POST "+lab.PathReport, s.report)
 	mux.HandleFunc("GET "+lab.PathManifest+"{root}", s.manifest)
 	mux.HandleFunc("POST "+lab.PathChunks, s.chunks)
+	mux.HandleFunc("POST "+lab.PathLacks, s.lacks)
+	mux.HandleFunc("POST "+lab.PathTake, s.take)
+	mux.HandleFunc("POST "+lab.PathKeep, s.keep)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, fmt.Errorf("%s %s is nothing that agents ask: %w", r.Method, r.URL.Path, lab.ErrNotFound))
 	})
@@ -98,7 +101,10 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	b := m.Encode()
+	s.sendBytes(w, m.Encode())
+}
+
+func (s *Server) sendBytes(w http.ResponseWriter, b []byte) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	// An agent that does not get it whole asks again.
@@ -113,7 +119,7 @@ func (s *Server) chunks(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	ids, err := readIDs(w, r)
+	ids, err := readIDs(w, r, lab.MaxChunksAsked)
 	if err == nil {
 		err = s.roots.check(roots, ids)
 	}
@@ -154,9 +160,9 @@ func readJSON(w http.ResponseWriter, r *http.Request, to any) error {
 	return nil
 }
 
-func readIDs(w http.ResponseWriter, r *http.Request) ([]chunk.ID, error) {
+func readIDs(w http.ResponseWriter, r *http.Request, most int) ([]chunk.ID, error) {
 	const size = len(chunk.ID{})
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(lab.MaxChunksAsked*size)))
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(most*size)))
 	if err != nil {
 		return nil, badBody(err)
 	}

@@ -49,6 +49,7 @@ type Payload struct {
 type Config struct {
 	Lab     *lab.Lab
 	Chunks  ChunkSource
+	Sink    ChunkSink // nil: captures are refused
 	Payload Payload
 	Log     *slog.Logger
 	Cert    tls.Certificate // of the agents' API; its PinOf goes on their command lines, so it should outlive a restart
