@@ -240,6 +240,9 @@ func (s Snapshot) usedBy(ref Ref, all bool) string {
 		}
 	}
 	for _, b := range s.Boots {
+		if c := b.Plan.Capture; c != nil && ref == (Ref{c.Image, c.Base}) && !b.State.Final() {
+			return fmt.Sprintf("boot %d", b.ID)
+		}
 		for _, l := range b.Plan.Layers {
 			if l.Ref == ref && !b.State.Final() {
 				return fmt.Sprintf("boot %d", b.ID)
