@@ -9,6 +9,7 @@
 //	agent.go      the life, against an interface of the machine, so that tests live it with a file as the disk
 //	work.go       one boot: the rungs, what is counted and told
 //	flash.go      making a disk equal to a plan: compare.go, transfer.go, verify.go are its steps, layout.go the tables
+//	peer.go       chunks from and for machines that lay the same image at the same time
 //	client.go     what is asked of the server
 //	device.go     the disk; disk.go, probe.go and inventory.go find out which there are and what is on them
 //	pid1.go       process 1: mounts, consoles, the end; net.go the network, handover.go the start of the user's system
@@ -46,11 +47,19 @@ type Options struct {
 	Inventory func() (lab.Inventory, error)
 	OpenDisk  func(lab.DiskID) (Disk, error)
 
+	// Node, when set, returns the path of the device of that disk, or of the file that stands for it: the machine image at its
+	// end is mounted, and its last file system grown. nil: neither happens.
+	Node func(lab.DiskID) (string, error)
+
 	// Prepare, when set, is called when the disk is proven and closed, before the server is told; its error fails the
 	// attempt. Handover starts what the orders say: the user's system, or with lab.DoLocal the machine's own disk. On a
 	// real machine it returns only with an error.
 	Prepare  func(context.Context, lab.Orders) error
 	Handover func(context.Context, lab.Orders) error
+
+	// Peers opens a listener towards the server, through which other machines that lay the same image take chunks from this
+	// one while it works, and lets this one take chunks from them.
+	Peers bool
 
 	Console  io.Writer     // whole lines for the person in front of the machine; nil: nobody is there
 	Log      *slog.Logger  // the same lines; nil: nowhere

@@ -215,14 +215,14 @@ func (c *client) once(ctx context.Context, method, path string, body []byte, rea
 	watchdog.Stop()
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return refusal(resp, alive{resp.Body, watchdog})
+		return refusal(resp, alive{resp.Body, watchdog, stall})
 	}
-	err = read(alive{resp.Body, watchdog})
+	err = read(alive{resp.Body, watchdog, stall})
 	if errors.Is(err, errAway) {
 		return fmt.Errorf("%w, %w", err, errAnswered)
 	}
 	if err == nil {
-		io.CopyN(io.Discard, alive{resp.Body, watchdog}, 1) // the end of the body, so that the connection is kept
+		io.CopyN(io.Discard, alive{resp.Body, watchdog, stall}, 1) // the end of the body, so that the connection is kept
 	}
 	return err
 }
@@ -233,10 +233,11 @@ func away(err error) error { return fmt.Errorf("%w: %w", errAway, err) }
 type alive struct {
 	r        io.Reader
 	watchdog *time.Timer
+	stall    time.Duration
 }
 
 func (a alive) Read(p []byte) (int, error) {
-	a.watchdog.Reset(stall)
+	a.watchdog.Reset(a.stall)
 	defer a.watchdog.Stop()
 	return a.r.Read(p)
 }

@@ -36,6 +36,8 @@ type flash struct {
 	nearby []near                           // where chunks are looked for before source is asked, the nearest first
 	keep   func(id chunk.ID, stored []byte) // is handed every chunk that came over the wire, proven; may be nil
 	blind  bool                             // what is there is not looked at: all that may hold something is written
+	swarm  *swarm                           // other machines that lay the same; nil: nobody
+	pool   *pool                            // what is to be fetched; nil before
 	check  lab.Check                        // how much of what was written is read back; empty: all
 }
 

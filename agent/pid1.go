@@ -72,8 +72,10 @@ func (p *pid1) live(ctx context.Context) error {
 		Token:     argument(p.cmdline, lab.ArgToken),
 		Inventory: here.inventory,
 		OpenDisk:  here.openDisk,
+		Node:      here.nodeOf,
 		Prepare:   p.prepare,
 		Handover:  p.handover,
+		Peers:     true,
 		Console:   p.console,
 	}
 	if o.Server == "" {

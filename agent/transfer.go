@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"sync/atomic"
 
 	"carte/lab"
 	"carte/lab/chunk"
@@ -28,19 +28,7 @@ func (f *flash) transfer(ctx context.Context, t todo) error {
 	if err := f.reach(ctx, t.write+t.zero, lab.Report{Rung: first, Writing: true}); err != nil {
 		return err
 	}
-	b := &batches{f: f}
-	fetcher := func(ctx context.Context) error {
-		for {
-			ids, places := b.next()
-			if len(ids) == 0 {
-				return nil
-			}
-			if err := f.fetch(ctx, ids, places); err != nil {
-				return err
-			}
-		}
-	}
-	if err := append(together(fetchers, fetcher), f.zeros).Run(ctx); err != nil {
+	if err := f.fill(ctx); err != nil {
 		return err
 	}
 	for _, x := range f.tables {
@@ -64,48 +52,36 @@ type place struct {
 	i int
 }
 
-// batches hands out what is to be fetched, in the order of the disk, each chunk of a batch once however often it occurs
-// in it.
-type batches struct {
-	f    *flash
-	mu   sync.Mutex
-	part int
-	i    int
-}
-
-func (b *batches) next() (ids []chunk.ID, places map[chunk.ID][]place) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	places = map[chunk.ID][]place{}
-	for ; b.part < len(b.f.parts); b.part, b.i = b.part+1, 0 {
-		for p := &b.f.parts[b.part]; b.i < len(p.IDs); b.i++ {
-			id := p.IDs[b.i]
-			if p.state[b.i].settled() || id.IsZero() {
-				continue
-			}
-			if places[id] == nil {
-				if len(ids) == batchIDs {
-					return ids, places
-				}
-				ids = append(ids, id)
-			}
-			places[id] = append(places[id], place{p, b.i})
-		}
+// fill fetches and writes all chunks, and zeroes what is to be zero.
+func (f *flash) fill(ctx context.Context) error {
+	p := newPool(f)
+	f.pool = p
+	g := append(together(fetchers, p.fetcher), f.zeros)
+	if f.swarm != nil {
+		g = append(g, p.join(f.swarm)...)
+		defer f.swarm.leave()
 	}
-	return ids, places
+	if err := g.Run(ctx); err != nil {
+		return err
+	}
+	p.done.Store(true)
+	return nil
 }
 
 // fetch gets chunks and writes them where they belong. What a cut connection has brought is kept; only the rest is
 // asked for again.
 func (f *flash) fetch(ctx context.Context, ids []chunk.ID, places map[chunk.ID][]place) error {
-	w := newWriter(f)
+	return newWriter(f).fetch(ctx, ids, places)
+}
+
+func (w *writer) fetch(ctx context.Context, ids []chunk.ID, places map[chunk.ID][]place) error {
 	ids, err := w.fromNear(ctx, ids, places)
 	if err != nil {
 		return err
 	}
 	damaged := map[chunk.ID]int{}
 	for len(ids) > 0 {
-		got, err := f.source.Chunks(ctx, ids, func(id chunk.ID, stored []byte) error {
+		got, err := w.source.Chunks(ctx, ids, func(id chunk.ID, stored []byte) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -119,8 +95,8 @@ func (f *flash) fetch(ctx context.Context, ids []chunk.ID, places map[chunk.ID][
 			if damaged[ids[0]]++; damaged[ids[0]] == damages {
 				return fmt.Errorf("chunk %v for byte %d came damaged %d times, it was not written: %w; carte image verify tells more: %w", ids[0], at, damages, err, lab.ErrDamaged)
 			}
-			f.say("chunk %v for byte %d came damaged and was not written; it is fetched again: %v", ids[0], at, err)
-			if err := sleep(ctx, f.pause); err != nil {
+			w.say("chunk %v for byte %d came damaged and was not written; it is fetched again: %v", ids[0], at, err)
+			if err := sleep(ctx, w.pause); err != nil {
 				return err
 			}
 		default:
@@ -133,22 +109,26 @@ func (f *flash) fetch(ctx context.Context, ids []chunk.ID, places map[chunk.ID][
 // writer proves and writes chunks, one after another.
 type writer struct {
 	*flash
-	raw []byte // proven content is put here
-	old []byte // what the disk has in its place
+	wire *atomic.Int64 // counts what came
+	raw  []byte        // proven content is put here
+	old  []byte        // what the disk has in its place
 }
 
 func newWriter(f *flash) *writer {
-	return &writer{flash: f, raw: aligned(chunk.Size), old: aligned(chunk.Size)}
+	return &writer{flash: f, wire: &f.fetched, raw: aligned(chunk.Size), old: aligned(chunk.Size)}
 }
 
 func (w *writer) write(ctx context.Context, id chunk.ID, stored []byte, places []place) (err error) {
-	w.fetched.Add(int64(len(stored)))
+	w.wire.Add(int64(len(stored)))
 	w.raw, err = chunk.Unpack(w.raw, stored, id, places[0].p.Len(places[0].i))
 	if err != nil {
 		return err
 	}
 	if w.keep != nil {
 		w.keep(id, stored)
+	}
+	if w.wire == &w.fetched {
+		w.pool.show(id, stored)
 	}
 	return w.lay(ctx, id, w.raw, places)
 }
@@ -171,6 +151,7 @@ func (w *writer) lay(ctx context.Context, id chunk.ID, raw []byte, places []plac
 		}
 		w.gauge.done.Add(int64(n))
 	}
+	w.pool.laid(places)
 	return nil
 }
 

@@ -19,6 +19,7 @@ type work struct {
 	*session
 	counts
 	orders  lab.Orders
+	swarm   *swarm           // other machines; nil: nobody
 	grown   layout.Partition // the partition that took the room of the disk; empty: none
 	writing atomic.Bool      // the server was told that the disk is being written
 	telling sync.Mutex       // one report at a time, so that they arrive in order
@@ -91,15 +92,16 @@ func (w *work) tell(ctx context.Context, r lab.Report) error {
 	if r.Rung == "" {
 		r.Rung = r.Progress.Rung
 	}
-	r.Moved = lab.Moved{Read: w.read.Load(), Fetched: w.fetched.Load(), Peers: w.peers.Load(), Reused: w.reused.Load(), Written: w.written.Load(), Zeroed: w.zeroed.Load()}
-	for _, x := range w.orders.Writes {
-		r.Moved.Total += x.Bytes
+	r.Moved = w.moved()
+	if w.swarm != nil {
+		r.Peer = w.swarm.me
 	}
 	reply, err := w.client.report(ctx, r)
 	if err != nil {
 		return err
 	}
 	w.said(mark)
+	w.swarm.meet(reply.Peers)
 	if r.Writing {
 		w.writing.Store(true)
 	}
@@ -107,6 +109,18 @@ func (w *work) tell(ctx context.Context, r lab.Report) error {
 		return &revoked{reply.Revoke}
 	}
 	return nil
+}
+
+// moved is what was moved so far.
+func (w *work) moved() lab.Moved {
+	m := lab.Moved{
+		Read: w.read.Load(), Fetched: w.fetched.Load(), Peers: w.peers.Load(), Reused: w.reused.Load(),
+		Written: w.written.Load(), Zeroed: w.zeroed.Load(),
+	}
+	for _, x := range w.orders.Writes {
+		m.Total += x.Bytes
+	}
+	return m
 }
 
 // reach tells that the boot has reached a rung on which it will move of bytes.
@@ -137,12 +151,14 @@ func (s *session) boot(ctx context.Context, o lab.Orders) error {
 	w := &work{session: s, orders: o}
 	began := time.Now()
 	s.say("this is %s; boot %d: %s onto disk %s", o.Machine, o.Boot, o.Stack, o.Disk)
-	err := group{w.pulse, func(ctx context.Context) error {
+	w.openSwarm()
+	err := group{w.pulse, w.serve, func(ctx context.Context) error {
 		if err := w.climb(ctx); err != nil {
 			return err
 		}
 		return errDone
 	}}.Run(ctx)
+	w.swarm = nil
 	if err == nil {
 		s.say("boot %d: %s starts after %.1f s", o.Boot, o.Stack, time.Since(began).Seconds())
 		return s.Handover(ctx, o)
@@ -156,6 +172,9 @@ func (w *work) climb(ctx context.Context) error {
 		return err
 	}
 	if err := w.flash(ctx); err != nil {
+		return err
+	}
+	if err := w.settle(ctx); err != nil {
 		return err
 	}
 	if w.Prepare != nil {
@@ -172,12 +191,13 @@ func (w *work) flash(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	f := &flash{counts: &w.counts, teller: w, source: w.client, name: "disk " + w.orders.Disk.String(), pause: w.client.pause, parts: parts}
+	f := &flash{counts: &w.counts, teller: w, source: w.client, swarm: w.swarm, name: "disk " + w.orders.Disk.String(), pause: w.client.pause, parts: parts}
 	f.disk, err = w.OpenDisk(w.orders.Disk)
 	if err != nil {
 		return err
 	}
 	defer func() {
+		w.swarm.unshelve()
 		if e := f.disk.Close(); e != nil && err == nil {
 			err = fmt.Errorf("close disk %s: %w", w.orders.Disk, e)
 		}
