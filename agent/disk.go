@@ -126,7 +126,7 @@ func (h host) contents(d blockdev) string {
 		return "unreadable: " + err.Error()
 	}
 	defer f.Close()
-	return contents(f, d.Bytes, d.BlockBytes)
+	return contents(f, d.Bytes)
 }
 
 // find returns the one disk with that name. None and two are errors.
@@ -147,6 +147,12 @@ func (h host) find(id lab.DiskID) (blockdev, error) {
 		return blockdev{}, fmt.Errorf("disks %s and %s are both %s; nothing was written: %w", all[0].Path, all[1].Path, id, lab.ErrRefused)
 	}
 	return all[0], nil
+}
+
+// nodeOf returns where the device of the one disk with that name is.
+func (h host) nodeOf(id lab.DiskID) (string, error) {
+	d, err := h.find(id)
+	return h.node(d), err
 }
 
 // openDisk opens the one disk with that name for writing, after looking at it once more.

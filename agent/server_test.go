@@ -275,7 +275,18 @@ type machine struct {
 	path    string
 	id      lab.DiskID
 	fail    func(op string, off int64) error
+	node    func(lab.DiskID) (string, error) // Options.Node
 	started []lab.Orders
+}
+
+// lines is all that the agent has said.
+func (s *server) lines() (all []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.reports {
+		all = append(all, r.Lines...)
+	}
+	return all
 }
 
 // newMachine has a disk that holds disk, and orders to boot image from it.
@@ -293,7 +304,7 @@ func newMachine(t *testing.T, s *server, disk []byte, image chunk.ID, size int) 
 
 func (m *machine) options() Options {
 	return Options{
-		Server: m.s.URL, Pin: m.s.pin(), Token: "1.1.good", Interval: 8 * time.Millisecond,
+		Node: m.node, Server: m.s.URL, Pin: m.s.pin(), Token: "1.1.good", Interval: 8 * time.Millisecond,
 		Inventory: func() (lab.Inventory, error) {
 			return lab.Inventory{Disks: []lab.Disk{{DiskID: m.id, Path: "/dev/test"}}}, nil
 		},

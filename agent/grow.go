@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"carte/lab"
+	"carte/lab/layout"
+)
+
+// resizeFS is ext4's own call to grow a file system that is mounted, _IOW('f', 16, __u64); see the kernel's
+// Documentation/filesystems/ext4.
+const resizeFS = 0x40086610
+
+// growFS lets the ext4 in a partition take all of the partition's room, and returns its size before and after, in bytes. node
+// is the disk's device, or a plain file. The kernel does it: it knows its file system best, and a power cut in the middle
+// leaves either size. lab.ErrInvalid: there is no ext4.
+func growFS(node string, p layout.Partition) (was, is int64, err error) {
+	disk, err := os.OpenFile(node, os.O_RDWR, 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer disk.Close()
+	loop, err := loopDevice(disk, p.Off, p.Bytes)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer loop.Close() // which takes it off the disk
+	dir, err := os.MkdirTemp("/run", "carte-grow-")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer os.Remove(dir)
+	if err := unix.Mount(loop.Name(), dir, "ext4", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME, ""); err != nil {
+		return 0, 0, fmt.Errorf("partition %d does not mount as ext4 (%w), and carte grows nothing else: %w", p.Number, err, lab.ErrInvalid)
+	}
+	was, is, err = growMounted(dir, p.Bytes)
+	if e := unix.Unmount(dir, 0); e != nil && err == nil {
+		err = fmt.Errorf("unmount %s: %w", dir, e)
+	}
+	return was, is, err
+}
+
+func growMounted(dir string, room int64) (was, is int64, err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer d.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(d.Fd()), &st); err != nil {
+		return 0, 0, err
+	}
+	was = int64(st.Blocks) * st.Bsize
+	blocks := uint64(room / st.Bsize)
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, d.Fd(), resizeFS, uintptr(unsafe.Pointer(&blocks))); e != 0 {
+		return was, was, fmt.Errorf("the kernel does not grow it to %s: %w", lab.Bytes(room), e)
+	}
+	if err := unix.Fstatfs(int(d.Fd()), &st); err != nil {
+		return was, 0, err
+	}
+	return was, int64(st.Blocks) * st.Bsize, nil
+}
+
+// settle does what is to be done on a disk that is proven and closed, before its system starts: the last partition's file
+// system takes its new room, and the machine image gets its note.
+func (w *work) settle(ctx context.Context) error {
+	if w.Node == nil || w.grown.Bytes == 0 && w.orders.Tail.None() {
+		return nil
+	}
+	node, err := w.Node(w.orders.Disk)
+	if err != nil {
+		return err
+	}
+	if p := w.grown; p.Bytes > 0 {
+		was, is, err := growFS(node, p)
+		if err != nil {
+			return fmt.Errorf("grow the file system of partition %d of disk %s: %w", p.Number, w.orders.Disk, err)
+		}
+		w.say("the file system of partition %d has grown from %s to %s", p.Number, lab.Bytes(was), lab.Bytes(is))
+	}
+	if !w.orders.Tail.None() {
+		if err := w.note(node); err != nil { // no boot fails for a note
+			w.say("%v", err)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// notesMost is the length, in bytes, from which on the machine's notes are begun anew; the old ones are kept once.
+const notesMost = 1 << 20
+
+// note writes a line about this boot into the machine image.
+func (w *work) note(node string) error {
+	began := time.Now()
+	dir, back, err := mountMachine(node, w.orders.Tail, w.orders.Disk, w.say)
+	if err != nil {
+		return err
+	}
+	mounted := time.Since(began)
+	err = addNote(filepath.Join(dir, "boots.log"), fmt.Sprintf("%s boot %d, stack %s, %s %v: %s\n",
+		time.Now().UTC().Format(time.RFC3339), w.orders.Boot, w.orders.Stack, w.orders.Writes[0].Ref, w.orders.Writes[0].Root, w.moved().Words()))
+	began = time.Now()
+	if e := back(); e != nil || err != nil {
+		return fmt.Errorf("note in the machine image: %w", errors.Join(err, e))
+	}
+	w.say("the machine image was mounted in %d ms and given back in %d ms", mounted.Milliseconds(), time.Since(began).Milliseconds())
+	return nil
+}
+
+func addNote(path, line string) error {
+	if st, err := os.Stat(path); err == nil && st.Size() > notesMost {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line)
+	return errors.Join(err, f.Close())
+}
