@@ -69,7 +69,7 @@ func TestSniffDisks(t *testing.T) {
 		{"gpt", `gpt, 1: vfat "ESP" (EFI), 2: ext4 "root", boots UEFI`, gpt},
 		{"gpt with boot code", `gpt, 1: vfat "ESP" (EFI), 2: ext4 "root", boots BIOS and UEFI`, bios},
 		{"mbr", `mbr, 1: vfat "ESP", 2: ext4 "root", no boot loader`, mbr},
-		{"torn", `gpt, 1: vfat "ESP" (EFI), 2: ext4 "root", boots UEFI, the partition table is damaged (check sum of its entries)`, torn},
+		{"torn", `gpt, 1: vfat "ESP" (EFI), 2: ext4 "root", boots UEFI, the partition table is damaged; this is what its copy at the end says`, torn},
 		{"short", `gpt, 1: vfat "ESP" (EFI), 2: Linux, boots UEFI, partition 1 ends 1048576 bytes behind the end of the image`, gpt[:20*mib]},
 		{"fat", `no partition table, vfat "ESP", no boot loader`, gpt[mib : 21*mib]},
 		{"ext4", `no partition table, ext4 "root", no boot loader`, gpt[21*mib : 31*mib]},
