@@ -54,11 +54,11 @@ func TestTreeTables(t *testing.T) {
 				parts[0].Start*uint64(block) != uint64(tree.Offset) || (parts[0].End-parts[0].Start+1)*uint64(block) != uint64(tree.Bytes) {
 				t.Errorf("partition %+v", parts)
 			}
-			if got := contents(bytes.NewReader(disk), id.Bytes, block); got != "GPT with 1 partition: blank" {
+			if got := contents(bytes.NewReader(disk), id.Bytes); got != "GPT with 1 partition: blank" {
 				t.Errorf("contents = %q", got)
 			}
 			clear(disk[:lab.TreeOffset])
-			if got := contents(bytes.NewReader(disk), id.Bytes, block); got != "GPT (only its copy) with 1 partition: blank" {
+			if got := contents(bytes.NewReader(disk), id.Bytes); got != "GPT (only its copy) with 1 partition: blank" {
 				t.Errorf("contents without the first table = %q", got)
 			}
 			if block == 512 {

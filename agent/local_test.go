@@ -171,7 +171,7 @@ func TestFlashGuards(t *testing.T) {
 		"earlier version":      {first, "", ""},
 		"used since":           {joined(noise(8, 4*c), first[4*c:]), "", ""},
 		"half done":            {joined(second[:9*c], make([]byte, c), first[10*c:]), "", ""},
-		"ext4":                 {joined(make([]byte, 1024+56), []byte{0x53, 0xef}, make([]byte, 4*c)), "", "holds ext4"},
+		"ext2":                 {joined(make([]byte, 1024+56), []byte{0x53, 0xef}, make([]byte, 4*c)), "", "holds ext2"},
 		"something behind":     {joined(first, make([]byte, 3*c), noise(7, c)), "", "behind it"},
 		"something behind, ok": {joined(first, make([]byte, 3*c), noise(7, c)), "PATH", ""},
 	} {

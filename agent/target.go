@@ -171,7 +171,7 @@ func (t *target) foreign(ctx context.Context, size int64, known []chunk.Manifest
 			others++
 		}
 	}
-	what := contents(t, t.size, t.block)
+	what := contents(t, t.size)
 	switch {
 	case !t.plain && (mine+others > 0 || what != ""): // it may have been used since a flash: who knows what is on it now
 		return "is a disk that holds " + cmp.Or(what, "data of an unknown kind"), nil
