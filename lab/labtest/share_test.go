@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -33,7 +34,7 @@ func TestFlashFromAnotherLab(t *testing.T) {
 		}
 	}
 	run("", "--state", source, "image", "import", disk)
-	address := shareOf(t, program, source)
+	address, _, _ := shareOf(t, program, source)
 	for range 2 { // an empty target, and one that holds it already
 		out := filepath.Join(dir, "out")
 		run("", "--state", here, "flash", "disk", "--to", out, "--from", address)
@@ -71,8 +72,9 @@ func TestFlashFromAFolder(t *testing.T) {
 	}
 }
 
-// shareOf runs carte image serve until the test ends, and returns the address that it prints.
-func shareOf(t testing.TB, program, state string) string {
+// shareOf runs carte image serve until the test ends, or stop is called, and returns the address that it
+// prints, and its process.
+func shareOf(t testing.TB, program, state string) (address string, pid int, stop func()) {
 	t.Helper()
 	cmd := exec.Command(program, "--state", state, "image", "serve", "--quiet")
 	cmd.Stderr = os.Stderr
@@ -83,7 +85,7 @@ func shareOf(t testing.TB, program, state string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
@@ -91,9 +93,10 @@ func shareOf(t testing.TB, program, state string) string {
 			t.Errorf("carte image serve ended with %v", err)
 		}
 	})
+	t.Cleanup(stop)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatalf("carte image serve printed %q, %v", line, err)
 	}
-	return strings.TrimSpace(line)
+	return strings.TrimSpace(line), cmd.Process.Pid, stop
 }
