@@ -1,0 +1,41 @@
+package labtest
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"carte/lab"
+	"carte/lab/chunk"
+	"carte/lab/layout"
+)
+
+// Holds says whether a disk holds a version: every byte that anybody needs, with the partition table as it was fitted to the
+// disk. It returns the place that differs.
+func Holds(t testing.TB, b *Bench, file string, v lab.Version) error {
+	t.Helper()
+	m, err := b.State.Chunks.Manifest(v.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	buf := make([]byte, chunk.Size)
+	for i, id := range m.IDs {
+		part := buf[:m.Len(i)]
+		if _, err := f.ReadAt(part, int64(i)*chunk.Size); err != nil {
+			t.Fatal(err)
+		}
+		if id == chunk.Free || chunk.Sum(part) == id {
+			continue
+		}
+		if was, _, _, ok, err := layout.Restore(part, 512, v.Bytes); i == 0 && ok && err == nil && chunk.Sum(was) == id {
+			continue
+		}
+		return fmt.Errorf("%s is not %s at byte %d", file, v.Ref(), int64(i)*chunk.Size)
+	}
+	return nil
+}
