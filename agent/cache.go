@@ -25,7 +25,7 @@ import (
 // until then they are had from memory.
 //
 // All methods may be called from any number of goroutines; none holds the lock while it waits for the disk. Memory: about
-// 150 bytes for each chunk, of which there are at most maxCached, and 1 MiB for each goroutine that writes.
+// 170 bytes for each chunk, of which there are at most maxCached, and 1 MiB for each goroutine that writes.
 type cache struct {
 	disk  Disk
 	table cacheTable

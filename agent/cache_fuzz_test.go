@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -114,6 +115,14 @@ func fullCache(b *testing.B) (Disk, int64) {
 
 func BenchmarkCacheOpen(b *testing.B) {
 	d, n := fullCache(b)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	held := mustCache(b, d, 0, n)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := float64(after.HeapAlloc-before.HeapAlloc) / float64(held.table.most)
+	runtime.KeepAlive(held)
 	var longest time.Duration
 	for b.Loop() {
 		began := time.Now()
@@ -124,6 +133,7 @@ func BenchmarkCacheOpen(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(longest.Milliseconds()), "ms-longest")
+	b.ReportMetric(each, "B/chunk")
 }
 
 func BenchmarkCacheFlush(b *testing.B) {

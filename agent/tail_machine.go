@@ -70,11 +70,14 @@ func machineFault(d Disk, t lab.DiskTail, id lab.DiskID) (string, error) {
 	return ext4.Sound(sb, machineOptions(t, id)), nil
 }
 
-// errReadOnly says that the kernel mounted a file system but will not write to it.
-var errReadOnly = errors.New("the kernel would not write to it")
+// What a file system can be in spite of being mounted.
+var (
+	errReadOnly = errors.New("the kernel would not write to it")
+	errGutted   = errors.New("its lost+found is not there")
+)
 
 // unusable is what the kernel says of a file system that it cannot use. Other errors say nothing about it.
-var unusable = []error{unix.EINVAL, unix.EUCLEAN, unix.EBADMSG, unix.EIO, unix.EROFS, errReadOnly}
+var unusable = []error{unix.EINVAL, unix.EUCLEAN, unix.EBADMSG, unix.EIO, unix.EROFS, errReadOnly, errGutted}
 
 // mounted is a file system in a part of a disk.
 type mounted struct {
@@ -110,8 +113,13 @@ func mountAt(disk *os.File, t lab.DiskTail) (_ *mounted, err error) {
 // usable looks at what has just been mounted, and writes a file. Damage that the kernel has not found yet shows here, or
 // when it is used.
 func (m *mounted) usable() error {
-	if _, err := os.ReadDir(m.dir); err != nil {
+	names, err := os.ReadDir(m.dir)
+	if err != nil {
 		return err
+	}
+	// To Linux 7.1 a directory of zeros is an empty one; to 6.x it is an error.
+	if !slices.ContainsFunc(names, func(e os.DirEntry) bool { return e.Name() == "lost+found" && e.IsDir() }) {
+		return errGutted
 	}
 	try := filepath.Join(m.dir, ".carte-try")
 	if err := os.WriteFile(try, nil, 0o600); err != nil {
