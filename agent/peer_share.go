@@ -25,6 +25,7 @@ const (
 	peerBatch    = 8                      // chunks in a request, while there are others: what is asked for cannot be had elsewhere any more
 	peerRequests = 2                      // requests to one of the others at a time
 	greeting     = 200 * time.Millisecond // so long the server is not asked while the others have not answered at all
+	settling     = 3 * time.Second        // so long it is likely that others are about to come
 	patience     = 3 * time.Second        // so long one who fetches may show no new chunk and still be an owner
 	beat         = 500 * time.Millisecond // after so long it is looked at what came from the others
 	lean         = 16                     // fewer chunks than that in a beat is too little
@@ -148,7 +149,7 @@ func (p *pool) holders(k int, some mask) (who mask) {
 func (p *pool) fromServer(now time.Time) *bundle {
 	there, answer, fetch := p.others(now)
 	if there == 0 {
-		return p.sweep(p.sweeping(0, 0), batchIDs, nil)
+		return p.sweep(p.sweeping(0, 0), p.alone(now), nil)
 	}
 	if len(p.f.nearby) > 0 && p.near < 64*len(p.open) {
 		if b := p.lend(p.sweep(&p.near, batchIDs, nil)); b != nil {
@@ -160,7 +161,7 @@ func (p *pool) fromServer(now time.Time) *bundle {
 		if now.Sub(p.began) < greeting && p.greets() {
 			return nil
 		}
-		return p.sweep(p.sweeping(0, 0), batchIDs, nil)
+		return p.sweep(p.sweeping(0, 0), p.alone(now), nil)
 	}
 	for i, some := range [...]mask{answer, fetch} {
 		b := p.sweep(p.sweeping(i, some), peerBatch, func(k int) bool { return p.owner(k, some) == me && p.holders(k, answer) == 0 })
@@ -170,6 +171,14 @@ func (p *pool) fromServer(now time.Time) *bundle {
 		}
 	}
 	return p.spare(now, fetch)
+}
+
+// alone is how many chunks are asked of the server at a time while nobody answers. At first somebody may still come.
+func (p *pool) alone(now time.Time) int {
+	if p.swarm != nil && now.Sub(p.began) < settling {
+		return peerBatch
+	}
+	return batchIDs
 }
 
 // sweeping is where the sweep goes on that knows of some others.

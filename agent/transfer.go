@@ -65,6 +65,9 @@ func (f *flash) fill(ctx context.Context) error {
 		return err
 	}
 	p.done.Store(true)
+	if n := f.peers.Load(); n > 0 {
+		f.say("%s came from other machines, %s from the server", lab.Bytes(n), lab.Bytes(f.fetched.Load()))
+	}
 	return nil
 }
 
