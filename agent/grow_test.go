@@ -149,3 +149,42 @@ func TestGrowNothingElse(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// A device of this computer that is larger than the image gets a table that fits it; a file stays the image's bytes.
+func TestFlashLocalFitsTheTable(t *testing.T) {
+	loops(t, "losetup")
+	s := newShelf()
+	image := gptImage(t, 8*mib, 1)
+	v := s.add(t, 1, image)
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, make([]byte, 32*mib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dev := strings.TrimSpace(tool(t, "losetup", "--find", "--show", disk))
+	t.Cleanup(func() { tool(t, "losetup", "--detach", dev) })
+	for round := range 2 {
+		done, err := Flash(t.Context(), s, lab.Flash{Version: v, To: dev, Confirm: dev}, Audience{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if round > 0 && done.Written+done.Fetched+done.Zeroed != 0 {
+			t.Errorf("the same once more moved %+v", done)
+		}
+	}
+	f, err := os.Open(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	table, err := layout.ReadTable(f, 32*mib)
+	if err != nil || table.Copy != 32*mib-512 || len(table.Parts) != 2 {
+		t.Errorf("%+v, %v", table, err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if _, err := Flash(t.Context(), s, lab.Flash{Version: v, To: file}, Audience{}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(file); err != nil || !bytes.Equal(b, image) {
+		t.Errorf("the file is not the image, %v", err)
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"carte/lab"
 	"carte/lab/chunk"
+	"carte/lab/layout"
 )
 
 // An Audience hears how something long goes on; either may be nil. Progress comes some times a second.
@@ -89,7 +90,13 @@ func Flash(ctx context.Context, from Source, o lab.Flash, hear Audience) (done l
 		parts: []part{newPart(lab.Write{Ref: o.Version.Ref(), Root: o.Version.Root, Bytes: o.Version.Bytes}, m)},
 	}
 	var fc lab.Forecast
+	var grown layout.Partition
 	err = group{alone{c, hear}.pulse, func(ctx context.Context) error {
+		if !t.plain || o.Grow { // a file is the image's bytes, unless it is to be a larger disk
+			if grown, err = f.amend(ctx, 0, o.Grow); err != nil {
+				return err
+			}
+		}
 		if fc, err = f.chosen(ctx, o.Strategy); err != nil {
 			return err
 		}
@@ -100,6 +107,12 @@ func Flash(ctx context.Context, from Source, o lab.Flash, hear Audience) (done l
 	}}.Run(ctx)
 	if e := t.Close(); e != nil && err == nil {
 		err = fmt.Errorf("close %s: %w", o.To, e)
+	}
+	if err == nil && grown.Bytes > 0 {
+		var was, is int64
+		if was, is, err = growFS(o.To, grown); err == nil {
+			f.say("the file system of partition %d has grown from %s to %s", grown.Number, lab.Bytes(was), lab.Bytes(is))
+		}
 	}
 	if err != nil {
 		return done, partial(o, c, err)

@@ -40,6 +40,7 @@ type Flash struct {
 	Strategy Strategy  // empty: Auto
 	Check    Check     // empty: CheckAlways
 	Confirm  string    // To once more, where what is there would be lost
+	Grow     bool      // on a larger disk the last partition and its ext4 take the room; that needs root
 	Known    []Version // what an earlier flash may have left there; it may go without a confirmation
 }
 

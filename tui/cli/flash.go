@@ -31,6 +31,7 @@ func (c *call) flashCommands() []entry {
 				f.Var(notEmpty{&from, "URL|DIR"}, "from", "where the image is: the address of a share, or another lab's folder (default: this lab)")
 				f.StringVar((*string)(&o.Strategy), "strategy", string(lab.Auto), "auto, full (write all that is used) or differential (read first)")
 				f.StringVar((*string)(&o.Check), "verify", string(lab.CheckAlways), "read back what was written: always, sampled or never")
+				f.BoolVar(&o.Grow, "grow", false, "on a larger disk or file, the last partition and its ext4 take the room there is (root)")
 				f.StringVar(&o.Confirm, "confirm", "", "the path, once more")
 			},
 			run: func(ctx context.Context, args []string) error {
