@@ -40,6 +40,7 @@ type client struct {
 	key   string // ours, made here, never on a disk
 	token string
 	voice *voice
+	lost  lost          // what the server asks for
 	pause time.Duration // the first between two tries; it grows to 40 of them
 }
 
@@ -103,7 +104,9 @@ func (c *client) claim(ctx context.Context, inv lab.Inventory) (o lab.Orders, er
 
 // report tells the server and returns what it replied.
 func (c *client) report(ctx context.Context, r lab.Report) (reply lab.Reply, err error) {
-	return reply, c.say(ctx, "report", lab.PathReport, r, &reply)
+	err = c.say(ctx, "report", lab.PathReport, r, &reply)
+	c.lost.hear(reply.Wants)
+	return reply, err
 }
 
 func (c *client) say(ctx context.Context, what, path string, message, reply any) error {

@@ -236,7 +236,10 @@ func (w *work) lay(ctx context.Context, f *flash) (err error) {
 	if err != nil {
 		return err
 	}
-	return f.run(ctx)
+	w.give(ctx, f) // before it is written over
+	err = f.run(ctx)
+	w.give(ctx, f)
+	return err
 }
 
 // openTail opens carte's own end of the disk, which makes it where it is not; the server knows before. Its cache then takes

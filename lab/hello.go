@@ -193,6 +193,7 @@ func (l *Lab) Report(ctx context.Context, key string, r Report) (reply Reply, er
 		return err
 	})
 	if err == nil {
+		reply.Wants = l.asks()
 		for _, line := range r.Lines {
 			l.Log(Line{Machine: m.ID, Source: "agent", Text: line})
 		}

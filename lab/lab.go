@@ -48,6 +48,7 @@ type Lab struct {
 	mu      sync.Mutex
 	state   Snapshot
 	changed chan struct{} // closed, and replaced, at every change
+	wants   wants
 }
 
 // Open loads the lab and settles what a stop in the middle left: the boots of virtual machines, which died with the

@@ -18,7 +18,9 @@ type Collected struct {
 type Fscked struct {
 	Chunks  int      `json:"chunks"`
 	Bytes   int64    `json:"read_bytes"`
-	Mended  int      `json:"mended_chunks"`
+	Damaged int      `json:"damaged_chunks"` // or missing, before anything was mended
+	Mended  int      `json:"mended_chunks"`  // from another copy in the store
+	Asked   int      `json:"asked_chunks"`   // of machines, which bring what they have with their next boot
 	Seconds float64  `json:"seconds"`
 	Broken  []Broken `json:"broken"`
 	Notes   []string `json:"notes,omitempty"`

@@ -13,6 +13,7 @@ const (
 	PathReport   = "/v1/report"    // POST Report -> Reply; Authorization: Bearer KEY from here on
 	PathManifest = "/v1/manifest/" // GET + root -> chunk.Manifest, encoded; only roots of the agent's plan
 	PathChunks   = "/v1/chunks"    // POST ids, 32 bytes each -> frames in the same order; only chunks of the agent's plan
+	PathGive     = "/v1/give"      // POST frames of chunks that a Reply asked for, at most MaxWanted -> nothing; others are not taken
 
 	// Of an agent whose boot is a capture; see Captured.
 	PathLacks = "/v1/capture/lacks"    // POST ids -> those that are not stored, in that order
@@ -114,6 +115,8 @@ type Reply struct {
 	Revoke string  `json:"revoke,omitempty"` // stop cleanly, and report Revoked
 	Orders *Orders `json:"orders,omitempty"` // for an agent that waits
 	Peers  []Peer  `json:"peers,omitempty"`  // other agents that work on the same images just now
+
+	Wants []chunk.ID `json:"wants,omitempty"` // chunks that the server has lost, at most MaxWanted; whoever has one may give it
 }
 
 // A Peer is an agent that hands chunks of its plan to others which have the same. What it hands over is hashed by who

@@ -31,6 +31,7 @@ func (s *Server) serveAPI(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("POST "+lab.PathReport, s.report)
 	mux.HandleFunc("GET "+lab.PathManifest+"{root}", s.manifest)
 	mux.HandleFunc("POST "+lab.PathChunks, s.chunks)
+	mux.HandleFunc("POST "+lab.PathGive, s.give)
 	mux.HandleFunc("POST "+lab.PathLacks, s.lacks)
 	mux.HandleFunc("POST "+lab.PathTake, s.take)
 	mux.HandleFunc("POST "+lab.PathKeep, s.keep)

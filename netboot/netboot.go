@@ -51,8 +51,10 @@ type Config struct {
 	Chunks  ChunkSource
 	Sink    ChunkSink // nil: captures are refused
 	Payload Payload
-	Log     *slog.Logger
-	Cert    tls.Certificate // of the agents' API; its PinOf goes on their command lines, so it should outlive a restart
+	// Mend stores what next hands over, as far as it is sound and lacking, until that returns io.EOF. Nil: nothing is taken.
+	Mend func(next func() (chunk.ID, []byte, error)) error
+	Log  *slog.Logger
+	Cert tls.Certificate // of the agents' API; its PinOf goes on their command lines, so it should outlive a restart
 
 	Interface string   // the wire to serve; empty: no DHCP, no TFTP, no router advertisements
 	DHCP      string   // server; proxy: another server gives the addresses; auto (also when empty): server unless another is heard; off

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -47,10 +48,17 @@ func (c *Chunks) Fsck(ctx context.Context, versions []lab.Version, progress func
 	for _, s := range k.bad {
 		broken[s.id] = true
 	}
+	damaged := len(broken)
 	if got.Mended, err = c.mend(broken); err != nil {
 		got.Notes = append(got.Notes, fmt.Sprintf("nothing could be mended: %v", err))
 	}
 	got.Broken = c.hurt(versions, broken)
+	for _, b := range got.Broken {
+		if b.What == "chunk" && b.Why == "missing" {
+			damaged++
+		}
+	}
+	got.Damaged = damaged
 	got.Seconds = time.Since(begin).Seconds()
 	return got, nil
 }
@@ -204,6 +212,33 @@ func (c *Chunks) mend(broken map[chunk.ID]bool) (mended int, err error) {
 		delete(broken, id)
 	}
 	return len(found), nil
+}
+
+// Mend stores chunks that came from elsewhere until next returns io.EOF, in a pack of their own, and returns those that are whole now. What does not
+// hash is passed over. An error keeps nothing.
+func (c *Chunks) Mend(next func() (chunk.ID, []byte, error)) (whole []chunk.ID, err error) {
+	w, err := c.Writer()
+	if err != nil {
+		return nil, err
+	}
+	defer w.Abort()
+	for {
+		id, stored, err := next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch _, err := w.Put(id, stored); {
+		case errors.Is(err, lab.ErrDamaged):
+		case err != nil:
+			return nil, err
+		default:
+			whole = append(whole, id)
+		}
+	}
+	return whole, w.Commit()
 }
 
 // copies calls each with every place that any index names for one of the chunks.

@@ -53,5 +53,33 @@ func (d *Desk) Fsck(ctx context.Context, progress func(done, of int64)) (lab.Fsc
 	versions := slices.SortedFunc(maps.Values(s.Versions), func(a, b lab.Version) int {
 		return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Number, b.Number))
 	})
-	return d.State.Chunks.Fsck(ctx, versions, progress)
+	got, err := d.State.Chunks.Fsck(ctx, versions, progress)
+	if err != nil {
+		return got, err
+	}
+	var lost []chunk.ID
+	for _, b := range got.Broken {
+		if b.What == "chunk" && len(b.Versions) > 0 {
+			lost = append(lost, b.ID)
+		}
+	}
+	d.Lab.Want(lost)
+	switch {
+	case len(lost) == 0:
+	case d.Still:
+		got.Notes = append(got.Notes, "machines may still have what is lost; run carte fsck beside a lab that runs (carte serve) and they are asked for it")
+	case len(s.Machines) > 0:
+		got.Asked = len(lost)
+	}
+	return got, nil
+}
+
+// Mend stores what machines give of what is lost. Each chunk is hashed before it counts; one that is not what its name promises is passed over.
+func (d *Desk) Mend(next func() (chunk.ID, []byte, error)) error {
+	mended, err := d.State.Chunks.Mend(next)
+	if len(mended) > 0 {
+		d.Lab.Unwant(mended)
+		d.Lab.Log(lab.Line{Source: "store", Text: fmt.Sprintf("%d chunks that were damaged or missing came back from a machine", len(mended))})
+	}
+	return err
 }

@@ -64,6 +64,7 @@ func (b *Bench) Start(t testing.TB) {
 		t.Fatal(err)
 	}
 	c.Lab, c.Log = desk.Lab, slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	c.Mend = desk.Mend
 	if c.Chunks == nil {
 		c.Chunks = desk.State.Chunks
 	}

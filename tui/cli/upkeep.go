@@ -26,7 +26,7 @@ func (c *call) upkeepCommands() []entry {
 		},
 		{
 			use: "fsck", action: "store.fsck",
-			long: "Hash every chunk in the store again. A damaged chunk of which there is another good copy is mended; the others are listed with the versions that they hurt, and the exit code is 1.",
+			long: "Hash every chunk in the store again. A damaged chunk of which there is another good copy is mended; the others are listed with the versions that they hurt, and the exit code is 1. A lab that runs asks its machines for them: one that has a chunk still, on its disk or in its cache, brings it with its next boot, and a later fsck finds it whole.",
 			run: func(ctx context.Context, _ []string) error {
 				return c.with(ctx, func(d desk) error { return c.fsck(ctx, d) })
 			},
@@ -62,7 +62,7 @@ func (c *call) fsck(ctx context.Context, d desk) error {
 	for _, n := range got.Notes {
 		c.note("%s", n)
 	}
-	c.note("%s, %s read in %s, %d mended, %d broken", plural(got.Chunks, "chunk"), lab.Bytes(got.Bytes), took(got.Seconds), got.Mended, len(got.Broken))
+	c.note("%s, %s read in %s; damaged %d, mended from the store %d, asked of machines %d", plural(got.Chunks, "chunk"), lab.Bytes(got.Bytes), took(got.Seconds), got.Damaged, got.Mended, got.Asked)
 	l := list{doc: got, head: []string{"BROKEN", "ID", "WHY", "VERSIONS"}}
 	hurt := map[string]bool{}
 	for _, b := range got.Broken {
@@ -79,11 +79,12 @@ func (c *call) fsck(ctx context.Context, d desk) error {
 	if len(l.rows) == 0 {
 		l.head = nil
 	}
-	return errors.Join(c.show(l), brokenBy(got.Broken, hurt))
+	return errors.Join(c.show(l), brokenBy(got, hurt))
 }
 
 // brokenBy says what is broken and what to do about it; nil when nothing is.
-func brokenBy(broken []lab.Broken, hurt map[string]bool) error {
+func brokenBy(got lab.Fscked, hurt map[string]bool) error {
+	broken := got.Broken
 	what := fmt.Sprintf("%d chunks or manifests are damaged or missing", len(broken))
 	if len(broken) == 1 {
 		what = fmt.Sprintf("1 %s is %s", broken[0].What, broken[0].Why)
@@ -99,5 +100,9 @@ func brokenBy(broken []lab.Broken, hurt map[string]bool) error {
 	case len(hurt) == 0:
 		return fmt.Errorf("%s, and no version needs what is: carte gc: %w", what, lab.ErrDamaged)
 	}
-	return fmt.Errorf("%s, which hurts %v; import the same file again to mend it: %w", what, names, lab.ErrDamaged)
+	mend := "import the same file again to mend it"
+	if got.Asked > 0 {
+		mend = "machines that have it bring it with their next boot; or " + mend
+	}
+	return fmt.Errorf("%s, which hurts %v; %s: %w", what, names, mend, lab.ErrDamaged)
 }
