@@ -205,7 +205,7 @@ func (p *pool) spare(now time.Time, fetch mask) *bundle {
 		if p.hungry++; p.gained-p.before >= lean {
 			p.hungry, p.leave = 0, 0
 		} else {
-			p.leave = fetchers
+			p.leave = fetchers << min(p.hungry, 16)
 		}
 		p.idle, p.before = now, p.gained
 	}
