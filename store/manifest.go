@@ -21,7 +21,6 @@ func (c *Chunks) manifestPath(root chunk.ID) string {
 // PutManifest keeps the manifest as a file named by its root, and returns the root. Keeping it twice is no error. lab.ErrInvalid: a chunk that it
 // lists is not here, and nothing was kept. Say what it is for within an hour, then Settle it.
 func (c *Chunks) PutManifest(m chunk.Manifest) (chunk.ID, error) {
-	b := m.Encode()
 	root := m.Root()
 	c.mu.Lock() // held to the end, so that Collect cannot take a chunk between the check and the file
 	defer c.mu.Unlock()
@@ -35,7 +34,7 @@ func (c *Chunks) PutManifest(m chunk.Manifest) (chunk.ID, error) {
 		return root, nil
 	}
 	c.step("manifest next")
-	if err := writeDurably(c.manifestPath(root), b); err != nil {
+	if err := writeDurably(c.manifestPath(root), m.Packed()); err != nil {
 		return chunk.ID{}, fmt.Errorf("manifest %v: %w", root, full(err))
 	}
 	c.step("manifest written")
@@ -51,7 +50,7 @@ func (c *Chunks) Manifest(root chunk.ID) (chunk.Manifest, error) {
 	if err != nil {
 		return chunk.Manifest{}, fmt.Errorf("manifest %v: %w", root, err)
 	}
-	m, err := chunk.Decode(b)
+	m, err := chunk.DecodePacked(b)
 	if err != nil {
 		return chunk.Manifest{}, fmt.Errorf("%s: %w", c.manifestPath(root), err)
 	}
