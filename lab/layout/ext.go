@@ -34,8 +34,9 @@ const (
 		0x40 /* extra_isize */ | 0x100 /* quota */ | extMetadataSum | 0x1000 /* read-only */ | 0x2000 /* project */ | 0x8000 /* verity */
 )
 
-// maxGroups bounds the time and memory that a file system may cost: 128 TiB with blocks of 4 KiB.
-const maxGroups = 1 << 20
+// maxGroups bounds the time and memory that a file system may cost: 64 TiB with blocks of 4 KiB. Lists of metadata stay below
+// maxExtents, where pieces would begin to forget.
+const maxGroups = maxExtents / 2
 
 // ext is a file system. Places are block numbers.
 type ext struct {

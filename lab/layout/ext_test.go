@@ -192,7 +192,7 @@ func TestExt(t *testing.T) {
 			exactly(t, m.Free, block, want)
 			x := m.Systems[0]
 			if x.Bytes != c.size/block*block || x.Used != x.Bytes-int64(len(want))*block {
-				t.Errorf("%+v", x)
+				t.Errorf("%#v", x)
 			}
 			if (len(m.Stale) > 0) != c.stale || c.stale && sum(m.Stale) < mib-block {
 				t.Errorf("%d bytes are stale", sum(m.Stale))
@@ -302,7 +302,7 @@ func TestExtKept(t *testing.T) {
 			m := readMap(t, load(t, path))
 			x := m.Systems[0]
 			if len(m.Free)+len(m.Stale) > 0 || !strings.Contains(x.Kept, c.why) || x.Used != x.Bytes {
-				t.Errorf("%+v, %d bytes free; want %q", x, sum(m.Free), c.why)
+				t.Errorf("%#v, %d bytes free; want %q", x, sum(m.Free), c.why)
 			}
 		})
 	}
