@@ -162,7 +162,7 @@ func server(desk *store.Desk, boot payload.Payload, c cli.LabConfig, log *slog.L
 		return payload.Initramfs(agent)
 	}
 	return netboot.New(netboot.Config{
-		Lab: desk.Lab, Chunks: desk.State.Chunks, Mend: desk.Mend, Log: log, Cert: cert,
+		Lab: desk.Lab, Chunks: desk.State.Chunks, Mend: desk.Mend, Sink: desk, Log: log, Cert: cert,
 		Payload:   netboot.Payload{Kernel: boot.Kernel, Initramfs: initramfs, IPXE: boot.IPXE},
 		Interface: c.Interface, DHCP: c.DHCP, Pool: pool, Listen: c.Listen, ListenAPI: c.ListenAPI,
 	})

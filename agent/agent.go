@@ -47,6 +47,9 @@ type Options struct {
 	Inventory func() (lab.Inventory, error)
 	OpenDisk  func(lab.DiskID) (Disk, error)
 
+	// ReadDisk opens the one disk with that name, and cannot write to it.
+	ReadDisk func(lab.DiskID) (Disk, error)
+
 	// Node, when set, returns the path of the device of that disk, or of the file that stands for it: the machine image at its
 	// end is mounted, and its last file system grown. nil: neither happens.
 	Node func(lab.DiskID) (string, error)
@@ -139,8 +142,14 @@ func (s *session) obey(ctx context.Context, o lab.Orders) (err error) {
 			} else {
 				o = lab.Orders{Do: lab.DoStop, Why: why.Error(), Machine: o.Machine}
 			}
+		case lab.DoCapture:
+			next, why := s.capture(ctx, o)
+			if errors.As(why, new(*revoked)) {
+				next, why = lab.Orders{Do: lab.DoStop, Why: why.Error(), Machine: o.Machine}, nil
+			}
+			o, err = next, why
 		default:
-			return fmt.Errorf("orders %q: this agent knows wait, boot, local and stop; it is older than its server: %w", o.Do, lab.ErrInvalid)
+			return fmt.Errorf("orders %q: this agent knows wait, boot, capture, local and stop; it is older than its server: %w", o.Do, lab.ErrInvalid)
 		}
 		if err != nil {
 			return err

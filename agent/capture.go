@@ -14,6 +14,7 @@ import (
 
 	"carte/lab"
 	"carte/lab/chunk"
+	"carte/lab/layout"
 )
 
 // A Keeper takes captures in.
@@ -37,6 +38,15 @@ func Capture(ctx context.Context, to Keeper, c lab.Capture, bases []lab.Version,
 	n := &counts{}
 	x := &capture{flash: flash{counts: n, teller: alone{n, hear}, disk: d, name: c.From}, to: to, Capture: c}
 	err = group{alone{n, hear}.pulse, func(ctx context.Context) error {
+		if !c.Whole {
+			if x.spare, err = layout.Read(ctx, d, d.Size()); err != nil {
+				return err
+			}
+			x.tellKept()
+		}
+		for _, v := range bases {
+			x.compared(ctx, lab.Write{Ref: v.Ref(), Root: v.Root, Bytes: v.Bytes})
+		}
 		if got, err = x.run(ctx, bases); err != nil {
 			return err
 		}
@@ -49,7 +59,7 @@ func Capture(ctx context.Context, to Keeper, c lab.Capture, bases []lab.Version,
 	v := got.Version
 	done.Image, done.Version, done.Root, done.Path, done.Total, done.Same = v.Image, v.Number, v.Root, c.From, v.Bytes, got.Same
 	done.Strategy, done.Why, done.Predicted, done.Differential = lab.Differential, x.why, x.predicted, x.predicted
-	done.Sent, done.Written = x.sent.Load(), got.New
+	done.Sent, done.Written = n.sent.Load(), got.New
 	return done, got, nil
 }
 
@@ -58,10 +68,14 @@ type capture struct {
 	flash
 	lab.Capture
 	to        Keeper
+	spare     layout.Map     // what nobody needs
+	base      chunk.Manifest // what the disk may still be; empty: nothing is known of it
 	why       string
 	predicted float64
-	sent      atomic.Int64
 }
+
+// errMissing says that the keeper does not have all chunks of a manifest any more. What it lacks must be asked anew.
+var errMissing = errors.New("chunks are missing")
 
 // openSource opens a file or device for reading. A device that is in use would change while it is read.
 func openSource(path string) (*device, error) {
@@ -100,6 +114,30 @@ func openSource(path string) (*device, error) {
 	return d, nil
 }
 
+// compared makes a version what the disk is compared with, where its manifest can be had; it spares hashing and sending.
+func (x *capture) compared(ctx context.Context, w lab.Write) {
+	from, ok := x.to.(Source)
+	if !ok || w.Root.IsZero() {
+		return
+	}
+	if m, err := from.Manifest(ctx, w.Root, w.Bytes); err == nil {
+		x.base = m
+	}
+}
+
+// tellKept says where free space is captured, too, and why.
+func (x *capture) tellKept() (why []string) {
+	const telling = 16 << 20 // what boot loaders have is smaller
+	for _, s := range x.spare.Systems {
+		if s.Kept != "" && s.Bytes >= telling {
+			line := fmt.Sprintf("whatever is free in the %s at byte %d (%s) is captured too: %s", lab.Bytes(s.Bytes), s.Off, clean(s.String()), clean(s.Kept))
+			x.say("%s", line)
+			why = append(why, line)
+		}
+	}
+	return why
+}
+
 func (x *capture) run(ctx context.Context, bases []lab.Version) (got lab.Imported, err error) {
 	size := x.disk.Size()
 	if size == 0 {
@@ -109,6 +147,9 @@ func (x *capture) run(ctx context.Context, bases []lab.Version) (got lab.Importe
 	began := time.Now()
 	if err := x.hash(ctx, m); err != nil {
 		return got, err
+	}
+	if x.isBase(m) {
+		m = x.base
 	}
 	root := m.Root()
 	for _, v := range bases {
@@ -125,20 +166,47 @@ func (x *capture) run(ctx context.Context, bases []lab.Version) (got lab.Importe
 			ids = append(ids, id)
 		}
 	}
-	lacking, err := x.to.Lacks(ctx, ids)
-	if err != nil {
-		return got, err
+	const rounds = 3
+	for n := 1; ; n++ {
+		lacking, err := x.to.Lacks(ctx, ids)
+		if err != nil {
+			return got, err
+		}
+		x.why = fmt.Sprintf("%d of %d chunks are new to the lab", len(lacking), len(ids))
+		x.predicted = time.Since(began).Seconds() * (1 + 3*float64(len(lacking))/float64(max(1, len(ids)))) // packing takes some times as long as hashing
+		x.say("%s: %s, %s to send before packing", x.name, x.why, lab.Bytes(int64(len(lacking))*chunk.Size))
+		got, err = x.hand(ctx, m, lacking, first)
+		if !errors.Is(err, errMissing) || n == rounds {
+			return got, err
+		}
+		x.say("%s: %v; what is lacking is sent once more", x.name, err)
 	}
-	x.why = fmt.Sprintf("%d of %d chunks are new to the lab", len(lacking), len(ids))
-	x.predicted = time.Since(began).Seconds() * (1 + 3*float64(len(lacking))/float64(max(1, len(ids)))) // packing takes some times as long as hashing
-	x.say("%s: %s, %s to send before packing", x.name, x.why, lab.Bytes(int64(len(lacking))*chunk.Size))
-	return x.hand(ctx, m, lacking, first)
 }
 
-// hash fills in the manifest. Where a file holds nothing it is not read.
+// isBase says whether the disk differs from the base in nothing that anybody needs.
+func (x *capture) isBase(m chunk.Manifest) bool {
+	if m.Size != x.base.Size {
+		return false
+	}
+	for i, id := range m.IDs {
+		if id != x.base.IDs[i] && id != chunk.Free {
+			return false
+		}
+	}
+	return true
+}
+
+// hash fills in the manifest. What nobody needs and where a file holds nothing is not read.
 func (x *capture) hash(ctx context.Context, m chunk.Manifest) error {
-	x.gauge.enter(lab.RungHash, m.Size)
+	if err := x.reach(ctx, m.Size, lab.Report{Rung: lab.RungHash}); err != nil {
+		return err
+	}
 	p := newPart(lab.Write{Bytes: m.Size}, m) // IDs are zero so far: chart settles what is blank
+	for i := range m.IDs {
+		if off, n := p.at(i); x.spare.Cover(off, int64(n)) {
+			m.IDs[i], p.state[i] = chunk.Free, same
+		}
+	}
 	x.chart(&p)
 	const step = reading / chunk.Size
 	var next atomic.Int64
@@ -148,19 +216,48 @@ func (x *capture) hash(ctx context.Context, m chunk.Manifest) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			for i := first; i < min(first+step, len(m.IDs)); i++ {
-				off, n := p.at(i)
-				if p.state[i] == unknown {
-					if err := x.readAt(buf[:n], off); err != nil {
-						return err
-					}
-					m.IDs[i] = chunk.Sum(buf[:n])
-				}
-				x.gauge.done.Add(int64(n))
+			if err := x.hashRun(&p, first, min(first+step, len(m.IDs)), buf); err != nil {
+				return err
 			}
 		}
 		return nil
 	}).Run(ctx)
+}
+
+// hashRun names the chunks from first to before last. Those that follow one another are read at once.
+func (x *capture) hashRun(p *part, first, last int, buf []byte) error {
+	for i := first; i < last; {
+		off, n := p.at(i)
+		if p.state[i] != unknown {
+			x.gauge.done.Add(int64(n))
+			i++
+			continue
+		}
+		end, total := i, 0
+		for ; end < last && p.state[end] == unknown; end++ {
+			total += p.Len(end)
+		}
+		b := buf[:total]
+		if err := x.readAt(b, off); err != nil {
+			return err
+		}
+		for ; i < end; i++ {
+			off, n := p.at(i)
+			p.IDs[i] = x.nameOf(b[:n], off, i)
+			x.gauge.done.Add(int64(n))
+			b = b[n:]
+		}
+	}
+	return nil
+}
+
+// nameOf hashes chunk i, without what nobody needs of it: unless it is the base's to the last byte, which the lab has.
+func (x *capture) nameOf(b []byte, off int64, i int) chunk.ID {
+	id := chunk.Sum(b)
+	if i < len(x.base.IDs) && id == x.base.IDs[i] || !x.spare.Blank(b, off) {
+		return id
+	}
+	return chunk.Sum(b)
 }
 
 // packed is a chunk on its way.
@@ -171,7 +268,9 @@ type packed struct {
 
 // hand reads once more what is lacking, packs it, and hands it over.
 func (x *capture) hand(ctx context.Context, m chunk.Manifest, lacking []chunk.ID, first map[chunk.ID]int) (got lab.Imported, err error) {
-	x.gauge.enter(lab.RungFetch, int64(len(lacking))*chunk.Size)
+	if err := x.reach(ctx, int64(len(lacking))*chunk.Size, lab.Report{Rung: lab.RungFetch}); err != nil {
+		return got, err
+	}
 	ready, free := make(chan packed), make(chan []byte, 2*workers())
 	for range cap(free) {
 		free <- make([]byte, 0, chunk.MaxStored)
@@ -186,7 +285,7 @@ func (x *capture) hand(ctx context.Context, m chunk.Manifest, lacking []chunk.ID
 			if err := x.readAt(b, int64(i)*chunk.Size); err != nil {
 				return err
 			}
-			if chunk.Sum(b) != id {
+			if chunk.Sum(b) != id && !(x.spare.Blank(b, int64(i)*chunk.Size) && chunk.Sum(b) == id) {
 				return fmt.Errorf("byte %d has changed while it was read; stop whatever writes there, and do it again: %w", int64(i)*chunk.Size, lab.ErrBusy)
 			}
 			select {

@@ -208,6 +208,9 @@ func (c *client) once(ctx context.Context, method, path string, body []byte, rea
 	if err != nil {
 		return err
 	}
+	if len(body) > 0 {
+		req.Body = io.NopCloser(flowing{bytes.NewReader(body), watchdog})
+	}
 	if path != lab.PathClaim {
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
@@ -243,6 +246,17 @@ func (a alive) Read(p []byte) (int, error) {
 	a.watchdog.Reset(a.stall)
 	defer a.watchdog.Stop()
 	return a.r.Read(p)
+}
+
+// flowing keeps the watchdog quiet as long as the server takes bytes.
+type flowing struct {
+	r        io.Reader
+	watchdog *time.Timer
+}
+
+func (f flowing) Read(p []byte) (int, error) {
+	f.watchdog.Reset(stall)
+	return f.r.Read(p)
 }
 
 // refusal turns an answer that is not 200 into an error of the kind that it stands for.

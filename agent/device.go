@@ -37,8 +37,13 @@ type device struct {
 
 // OpenFile opens a plain file as a disk of the file's size, with blocks of 512 bytes. It is for tests and for machines
 // that are made of files. The caller closes it.
-func OpenFile(path string) (Disk, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+func OpenFile(path string) (Disk, error) { return openFile(path, os.O_RDWR) }
+
+// ReadFile is OpenFile for a disk that cannot be written to.
+func ReadFile(path string) (Disk, error) { return openFile(path, os.O_RDONLY) }
+
+func openFile(path string, mode int) (Disk, error) {
+	f, err := os.OpenFile(path, mode, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +60,13 @@ func OpenFile(path string) (Disk, error) {
 // openDevice opens a block device for writing, alone: the kernel refuses when something on it is mounted or otherwise in
 // use. number is the device number that sysfs has for the disk that was looked for; a node that leads elsewhere is
 // refused.
-func openDevice(path, number string) (_ *device, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
+func openDevice(path, number string) (*device, error) {
+	return openDeviceFor(os.O_RDWR, path, number)
+}
+
+// openDeviceFor is openDevice for os.O_RDWR, or for os.O_RDONLY.
+func openDeviceFor(mode int, path, number string) (_ *device, err error) {
+	f, err := os.OpenFile(path, mode|unix.O_EXCL, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +86,7 @@ func openDevice(path, number string) (_ *device, err error) {
 	if d.size, d.block, err = measure(f); err != nil {
 		return nil, err
 	}
-	if d.direct, err = os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0); err != nil {
+	if d.direct, err = os.OpenFile(path, mode|unix.O_DIRECT, 0); err != nil {
 		return nil, err
 	}
 	return d, nil

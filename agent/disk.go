@@ -170,3 +170,16 @@ func (h host) openDisk(id lab.DiskID) (Disk, error) {
 	}
 	return disk, nil
 }
+
+// readDisk opens the one disk with that name for reading alone, after looking at it once more.
+func (h host) readDisk(id lab.DiskID) (Disk, error) {
+	d, err := h.find(id)
+	if err != nil {
+		return nil, err
+	}
+	disk, err := openDeviceFor(os.O_RDONLY, h.node(d), d.number)
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s at %s for reading: %w", id, d.Path, err)
+	}
+	return disk, nil
+}

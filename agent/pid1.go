@@ -72,6 +72,7 @@ func (p *pid1) live(ctx context.Context) error {
 		Token:     argument(p.cmdline, lab.ArgToken),
 		Inventory: here.inventory,
 		OpenDisk:  here.openDisk,
+		ReadDisk:  here.readDisk,
 		Node:      here.nodeOf,
 		Prepare:   p.prepare,
 		Handover:  p.handover,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,14 +23,15 @@ type work struct {
 	swarm   *swarm           // other machines; nil: nobody
 	grown   layout.Partition // the partition that took the room of the disk; empty: none
 	writing atomic.Bool      // the server was told that the disk is being written
+	taking  atomic.Int64     // of a capture: how long the image is
 	telling sync.Mutex       // one report at a time, so that they arrive in order
 }
 
 // counts is what is moved, in bytes, and how far the rung is.
 type counts struct {
-	read, fetched, peers, reused, written, zeroed atomic.Int64 // as in lab.Moved
-	kept                                          atomic.Int64 // parts of chunks that differ which the disk has already
-	gauge                                         gauge
+	read, fetched, peers, reused, written, zeroed, sent atomic.Int64 // as in lab.Moved
+	kept                                                atomic.Int64 // parts of chunks that differ which the disk has already
+	gauge                                               gauge
 }
 
 // revoked is the error that says that the server calls the boot back.
@@ -115,7 +117,7 @@ func (w *work) tell(ctx context.Context, r lab.Report) error {
 func (w *work) moved() lab.Moved {
 	m := lab.Moved{
 		Read: w.read.Load(), Fetched: w.fetched.Load(), Peers: w.peers.Load(), Reused: w.reused.Load(),
-		Written: w.written.Load(), Zeroed: w.zeroed.Load(),
+		Written: w.written.Load(), Zeroed: w.zeroed.Load(), Sent: w.sent.Load(), Total: w.taking.Load(),
 	}
 	for _, x := range w.orders.Writes {
 		m.Total += x.Bytes
@@ -260,6 +262,10 @@ func (w *work) openTail(ctx context.Context, f *flash) (end func() error, err er
 		return none, nil
 	}
 	w.say("%s has %v", f.name, t)
+	if w.spins(w.orders.Disk) { // writing here and there costs more seeks than the wire costs time
+		w.say("%s spins: it keeps no chunks in its tail", f.name)
+		return none, nil
+	}
 	c := &cached{cache: t.cache, say: w.say}
 	f.nearby, f.keep = append(f.nearby, c), c.put
 	return func() error {
@@ -268,6 +274,11 @@ func (w *work) openTail(ctx context.Context, f *flash) (end func() error, err er
 		}
 		return t.cache.Close()
 	}, nil
+}
+
+// spins says whether a disk is one of those whose head has to move.
+func (s *session) spins(id lab.DiskID) bool {
+	return slices.ContainsFunc(s.found.Disks, func(d lab.Disk) bool { return d.Is(id) && d.Rotational })
 }
 
 // isTail says whether the tail is there and need not be made.

@@ -26,6 +26,7 @@ type Desk struct {
 	State *State
 	Looks []func(context.Context) []lab.Finding
 	Still bool // nothing runs: the log is what earlier runs have left
+	taken taken
 }
 
 var _ lab.Desk = (*Desk)(nil)

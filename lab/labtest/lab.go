@@ -71,6 +71,9 @@ func (b *Bench) Start(t testing.TB) {
 	if c.Payload.Kernel == nil {
 		c.Payload = SmallPayload()
 	}
+	if c.Sink == nil {
+		c.Sink = desk
+	}
 	if b.Net, err = netboot.New(c); err == nil {
 		err = b.Net.Listen(ctx)
 	}

@@ -100,7 +100,8 @@ func (s *Sim) once(ctx context.Context) (end string, err error) {
 	o := agent.Options{
 		Server: args[lab.ArgServer], Pin: args[lab.ArgPin], Token: args[lab.ArgToken], Interval: s.Interval, HTTP: s.HTTP,
 		Inventory: func() (lab.Inventory, error) { return s.inventory(), nil },
-		OpenDisk:  s.open,
+		OpenDisk:  func(id lab.DiskID) (agent.Disk, error) { return s.open(id, agent.OpenFile) },
+		ReadDisk:  func(id lab.DiskID) (agent.Disk, error) { return s.open(id, agent.ReadFile) },
 		Handover: func(_ context.Context, o lab.Orders) error {
 			if o.Do == lab.DoBoot && o.Start == lab.StartPivot {
 				end = EndPivot
@@ -172,7 +173,7 @@ func (s *Sim) inventory() lab.Inventory {
 	return inv
 }
 
-func (s *Sim) open(id lab.DiskID) (agent.Disk, error) {
+func (s *Sim) open(id lab.DiskID, with func(path string) (agent.Disk, error)) (agent.Disk, error) {
 	var found []Disk
 	for _, d := range append([]Disk{s.Disk}, s.More...) {
 		if d.Is(id) {
@@ -182,7 +183,7 @@ func (s *Sim) open(id lab.DiskID) (agent.Disk, error) {
 	if len(found) != 1 {
 		return nil, fmt.Errorf("%d disks are %s: %w", len(found), id, lab.ErrRefused)
 	}
-	d, err := agent.OpenFile(found[0].File)
+	d, err := with(found[0].File)
 	if err == nil && s.Wrap != nil {
 		d = s.Wrap(d)
 	}
