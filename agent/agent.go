@@ -87,6 +87,7 @@ type session struct {
 	Options
 	*voice
 	client *client
+	found  lab.Inventory // what the machine is made of
 }
 
 // Run lives the agent's life and returns nil after a handover that returned nil. An error that wraps lab.ErrDenied means
@@ -112,7 +113,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("look at the machine: %w", err)
 	}
-	s := &session{o, v, c}
+	s := &session{o, v, c, inv}
 	orders, err := c.claim(ctx, inv)
 	if err != nil {
 		return fmt.Errorf("claim: %w", err)
