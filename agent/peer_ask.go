@@ -163,6 +163,7 @@ func (q *peer) take(ctx context.Context, w *writer, b *bundle) (rest []chunk.ID,
 				failed = err
 				return err
 			}
+			w.pool.gained.Add(1)
 			lacking, left, buf = append(lacking, left[:j]...), left[j+1:], stored[:0]
 		}
 	})

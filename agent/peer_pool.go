@@ -235,9 +235,11 @@ func (p *pool) fetcher(ctx context.Context) error {
 			return err
 		}
 		if !b.near {
+			began := time.Now()
 			if err := w.fetch(ctx, b.ids, b.places); err != nil {
 				return err
 			}
+			p.paced(len(b.ids), time.Since(began))
 			continue
 		}
 		rest, err := w.fromNear(ctx, b.ids, b.places)

@@ -27,9 +27,9 @@ const (
 	greeting     = 200 * time.Millisecond // so long the server is not asked while the others have not answered at all
 	settling     = 3 * time.Second        // so long it is likely that others are about to come
 	patience     = 3 * time.Second        // so long one who fetches may show no new chunk and still be an owner
-	beat         = 500 * time.Millisecond // after so long it is looked at what came from the others
-	lean         = 16                     // fewer chunks than that in a beat is too little
-	leanBeats    = 5                      // after so many lean beats all that is left may come from the server
+	beat         = time.Second            // after so long it is looked at what came from the others
+	lean         = 4                      // the server would have brought more than so many times as much: that is too little
+	leanBeats    = 3                      // after so many lean beats all that is left may come from the server
 	busyPause    = 50 * time.Millisecond  // so long one who is busy is asked for no chunk
 )
 
@@ -46,11 +46,12 @@ type sharing struct {
 	}
 	turn int // who of the others is asked first
 
-	idle   time.Time // since when there is nothing to ask the server for
-	before int       // gained at that time
-	gained int       // chunks that came from the others
-	hungry int       // lean beats in a row
-	leave  int       // batches that may come from the server although another is to bring them
+	gained atomic.Int64 // chunks that came from the others
+	pace   float64      // chunks that the server brings in a beat
+	idle   time.Time    // since when there is nothing to ask the server for
+	before int64        // gained at that time
+	hungry int          // lean beats in a row
+	leave  int          // bundles that may come from the server although another is to bring them
 }
 
 // A mask has a bit for each of the peers.
@@ -200,14 +201,15 @@ func (p *pool) greets() bool {
 func (p *pool) spare(now time.Time, fetch mask) *bundle {
 	switch {
 	case p.idle.IsZero():
-		p.idle, p.before = now, p.gained
+		p.idle, p.before = now, p.gained.Load()
 	case now.Sub(p.idle) >= beat:
-		if p.hungry++; p.gained-p.before >= lean {
+		gained := p.gained.Load()
+		if p.hungry++; float64(gained-p.before) >= max(1, p.pace/lean) {
 			p.hungry, p.leave = 0, 0
 		} else {
 			p.leave = fetchers << min(p.hungry, 16)
 		}
-		p.idle, p.before = now, p.gained
+		p.idle, p.before = now, gained
 	}
 	if p.leave == 0 {
 		return nil
@@ -284,7 +286,7 @@ func (p *pool) taker(ctx context.Context) error {
 			w.wire = &p.f.peers
 		}
 		rest, err := b.from.take(ctx, w, b)
-		if err = p.judge(b, len(b.ids)-len(rest), err); err != nil {
+		if err = p.judge(b, len(rest) < len(b.ids), err); err != nil {
 			return err
 		}
 		p.settle(b, rest)
@@ -292,12 +294,11 @@ func (p *pool) taker(ctx context.Context) error {
 }
 
 // judge notes what came of a request to another. It returns errors that are not his.
-func (p *pool) judge(b *bundle, got int, err error) error {
+func (p *pool) judge(b *bundle, gave bool, err error) error {
 	q, now := b.from, time.Now()
 	p.mu.Lock()
 	q.asked--
-	p.gained += got
-	if got > 0 {
+	if gave {
 		q.fails = 0
 	}
 	switch {
@@ -406,6 +407,17 @@ func (p *pool) heard(q *peer, have []uint64, phase byte, err error) time.Duratio
 	q.answers, q.have, q.count, q.phase = true, have, max(count, q.count), phase
 	p.wake()
 	return 0
+}
+
+// paced notes how long the server took for n chunks, while it was asked for others too.
+func (p *pool) paced(n int, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pace := fetchers * float64(n) * beat.Seconds() / max(took.Seconds(), 1e-6)
+	if p.pace > 0 {
+		pace = (pace + 3*p.pace) / 4
+	}
+	p.pace = pace
 }
 
 // pause is the time between two questions to the same one: others and long answers make it longer.
