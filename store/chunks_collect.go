@@ -38,6 +38,11 @@ func (c *Chunks) keep(root chunk.ID, m chunk.Manifest) {
 func (c *Chunks) Settle(root chunk.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.settle(root)
+}
+
+// settle is Settle for who holds c.mu.
+func (c *Chunks) settle(root chunk.ID) {
 	if f := c.fresh[root]; f.by > 1 {
 		c.fresh[root] = claim{f.by - 1, f.at}
 	} else {

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"carte/lab"
@@ -182,54 +180,4 @@ func FuzzDecodeIndex(f *testing.F) {
 			t.Errorf("%x decodes but is not what encodes", b)
 		}
 	})
-}
-
-// TestFullDisk runs itself again in a mount namespace of its own with a small tmpfs, so that nothing outside is touched.
-func TestFullDisk(t *testing.T) {
-	const env = "CARTE_TEST_FULL_DISK"
-	dir := os.Getenv(env)
-	if dir == "" {
-		dir = t.TempDir()
-		cmd := exec.Command(os.Args[0], "-test.run=^TestFullDisk$", "-test.v")
-		cmd.Env = append(os.Environ(), env+"="+dir)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-		if os.Getuid() != 0 {
-			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		}
-		out, err := cmd.CombinedOutput()
-		var exit *exec.ExitError
-		if err != nil && !errors.As(err, &exit) {
-			t.Skipf("no mount namespace to be had here: %v", err)
-		}
-		if err != nil || !bytes.Contains(out, []byte("PASS: TestFullDisk")) {
-			t.Errorf("in the namespace: %v\n%s", err, out)
-		}
-		return
-	}
-	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Unmount(dir, 0)
-	c := openChunks(t, dir)
-	defer c.Close()
-	small := disk(30, 1<<20)
-	root, _ := mustImport(t, c, small)
-	before := files(t, dir)
-	noise := make([]byte, 8<<20)
-	rand.NewChaCha8([32]byte{3}).Read(noise)
-	for range 3 {
-		_, _, err := c.Import(t.Context(), bytes.NewReader(noise), nil)
-		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free some space") {
-			t.Fatalf("import into a full disk: %v", err)
-		}
-		if got := files(t, dir); !slices.Equal(got, before) {
-			t.Errorf("left behind: %v", got)
-		}
-	}
-	wantExport(t, c, root, small)
-	mustImport(t, c, noise[:1<<20])
 }

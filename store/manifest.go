@@ -35,6 +35,7 @@ func (c *Chunks) PutManifest(m chunk.Manifest) (chunk.ID, error) {
 	}
 	c.step("manifest next")
 	if err := writeDurably(c.manifestPath(root), m.Packed()); err != nil {
+		c.settle(root) // nobody will say what it is for
 		return chunk.ID{}, fmt.Errorf("manifest %v: %w", root, full(err))
 	}
 	c.step("manifest written")

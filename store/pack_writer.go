@@ -177,11 +177,9 @@ func (w *Writer) CommitManifest(m chunk.Manifest) (chunk.ID, error) {
 		return chunk.ID{}, err
 	}
 	root, err := w.c.PutManifest(m)
-	if err == nil {
-		w.c.mu.Lock()
-		w.p.born = time.Time{} // the manifest says what is needed of it
-		w.c.mu.Unlock()
-	}
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	w.p.born = time.Time{} // the manifest says what is needed of it; where there is none the next Collect takes it, as the disk may be full
 	return root, err
 }
 
