@@ -19,7 +19,7 @@ const growUnit = 1 << 20
 // The error is a *ShortError where a partition reaches beyond room, with what is missing, ErrDamaged where the table is, and
 // ErrUnable where its entries do not lie in head.
 //
-// sfdisk, fdisk and sgdisk keep to room. growpart does not; see Guard.
+// sfdisk, fdisk and sgdisk keep to room. growpart does not; see Guard. A partition that Guard had added is taken away first.
 func Amend(head []byte, block int, disk, room int64) (amended []byte, backupAt int64, backup []byte, ok bool, err error) {
 	g, err := headGPT(head, block)
 	if g == nil || err != nil {
@@ -46,7 +46,6 @@ func Restore(head []byte, block int, image int64) (restored, backup []byte, back
 		restored, ok = dropTailMBR(head)
 		return restored, nil, 0, ok, nil
 	}
-	g.dropTail()
 	if err := g.stretch(image, 0); err != nil {
 		return head, nil, 0, false, err
 	}
@@ -91,7 +90,7 @@ func GrowLast(head []byte, block int, disk, room int64) (amended []byte, backupA
 	return amended, backupAt, backup, part, nil
 }
 
-// headGPT reads the GPT in the first bytes of a disk; nil where there is none.
+// headGPT reads the GPT in the first bytes of a disk; nil where there is none. What Guard added for that disk is left out.
 func headGPT(head []byte, block int) (*gpt, error) {
 	if block < 512 || block > 1<<16 || block&(block-1) != 0 {
 		return nil, fmt.Errorf("blocks of %d bytes: %w", block, ErrUnable)
@@ -108,7 +107,11 @@ func headGPT(head []byte, block int) (*gpt, error) {
 	if at+int64(g.number*g.size) > int64(len(head)) {
 		return nil, fmt.Errorf("the entries of the partition table lie at byte %d, behind the first %d bytes: %w", at, len(head), ErrUnable)
 	}
-	return g, g.setEntries(cut(head, int(at), g.number*g.size))
+	if err := g.setEntries(cut(head, int(at), g.number*g.size)); err != nil {
+		return nil, err
+	}
+	g.dropTail()
+	return g, nil
 }
 
 // stretch sets the usable range for a disk, and refuses what does not fit.
@@ -152,6 +155,7 @@ func (g *gpt) amend(head []byte, disk int64) []byte {
 
 // growMBR extends the last partition of an MBR.
 func growMBR(head []byte, block, disk, room int64) ([]byte, Partition, error) {
+	head, _ = dropTailMBR(head)
 	m, ok := tableMBR(head)
 	if !ok {
 		return head, Partition{}, fmt.Errorf("grow the last partition: there is no partition table with blocks of %d bytes: %w", block, ErrUnable)

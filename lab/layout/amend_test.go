@@ -277,6 +277,14 @@ func TestGuard(t *testing.T) {
 		if !ok || err != nil || !bytes.Equal(again, head) {
 			t.Errorf("guarded twice: %v, %v", ok, err)
 		}
+		// Growing and guarding go together, and an old guard is not in the way.
+		grown, _, _, part, err := GrowLast(head, int(block), disk, from)
+		if err != nil || part.Number != 2 || part.Off+part.Bytes != 50*mib {
+			t.Errorf("grown: %+v, %v", part, err)
+		}
+		if both, at, backup, ok, err := Guard(grown, int(block), disk, from, [16]byte{1}); !ok || err != nil || len(readHead(t, both, disk, at, backup).Parts) != 3 {
+			t.Errorf("grown and guarded: %v, %v", ok, err)
+		}
 		head, backup, at, ok, err = Restore(head, int(block), image)
 		if !ok || err != nil || !bytes.Equal(head, b[:headLen]) || !bytes.Equal(backup, b[at:]) {
 			t.Errorf("restored: %v, %v", ok, err)

@@ -34,7 +34,6 @@ func Guard(head []byte, block int, disk, from int64, id [16]byte) (guarded []byt
 		guarded, ok, err = guardMBR(head, int64(block), disk, from)
 		return guarded, 0, nil, ok, err
 	}
-	g.dropTail()
 	if err := g.stretch(disk, from); err != nil {
 		return head, 0, nil, false, err
 	}

@@ -39,7 +39,7 @@ func (m Map) Blank(b []byte, off int64) (changed bool) {
 }
 
 // Read makes the map of a disk of size bytes, with a partition table or one file system from its first byte on. It reads
-// tables, bitmaps and the like: about a MiB for each 10 GiB of ext4. Whatever is on the disk, it ends, and takes at most some
+// tables, bitmaps and the like: less than half a MiB for each 10 GiB of ext4. Whatever is on the disk, it ends, and takes at most some
 // ten MiB of memory. An error is one of r, or the context's; what cannot be understood is kept and says so.
 func Read(ctx context.Context, r io.ReaderAt, size int64) (Map, error) {
 	s := &source{r: r, size: size}
