@@ -59,6 +59,9 @@ func open(ctx context.Context, dir string) (lab.Desk, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	for _, n := range s.Notes { // a command has no log
+		fmt.Fprintln(os.Stderr, lab.Clean(n))
+	}
 	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: time.Now, Secret: s.Secret, Still: true})
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())

@@ -144,7 +144,7 @@ func (s *State) rebuild(ctx context.Context, now time.Time) (notes []string, err
 	for _, im := range images {
 		changes = append(changes, im)
 	}
-	text := fmt.Sprintf("the catalogue was lost; %d versions of %d images are found again by their cards, machines and stacks are not", len(versions), len(images))
+	text := fmt.Sprintf("the catalogue was empty; %d versions of %d images are found again by their cards; machines and stacks, if there were any, are not", len(versions), len(images))
 	changes = append(append(changes, versions...), lab.Fact{Seq: 1, At: now.UTC().Truncate(time.Millisecond), Text: text})
 	if err := s.DB.Save(ctx, changes); err != nil {
 		return nil, fmt.Errorf("rebuild the catalogue: %w", err)

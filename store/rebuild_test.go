@@ -54,7 +54,7 @@ func TestRebuild(t *testing.T) {
 	if len(got.Versions) != 3 || got.Images["deb"].Kind != "system" || got.Images["deb"].Form != lab.FormDisk {
 		t.Errorf("%+v %+v", got.Versions, got.Images)
 	}
-	if facts, err := d.State.DB.Facts(ctx, 0, 0); err != nil || len(facts) != 1 || !strings.Contains(facts[0].Text, "catalogue was lost") {
+	if facts, err := d.State.DB.Facts(ctx, 0, 0); err != nil || len(facts) != 1 || !strings.Contains(facts[0].Text, "catalogue was empty") {
 		t.Errorf("the journal says %+v, %v", facts, err)
 	}
 	if err := d.State.Close(); err != nil {
