@@ -73,11 +73,16 @@ type Moved struct {
 	Sent    int64 `json:"bytes_sent,omitempty"` // to the server, as stored; of captures
 }
 
+// MovedWords says what a boot moved, for a person.
+func (b Boot) MovedWords() string {
+	if b.Plan.Capture != nil {
+		return fmt.Sprintf("read %s of %s, sent %s", Bytes(b.Moved.Read), Bytes(b.Moved.Total), Bytes(b.Moved.Sent))
+	}
+	return b.Moved.Words()
+}
+
 // Words says what was moved, for a person; what is nothing is left out, but for what was written.
 func (m Moved) Words() string {
-	if m.Written+m.Zeroed == 0 && m.Sent > 0 {
-		return fmt.Sprintf("read %s, sent %s", Bytes(m.Read), Bytes(m.Sent))
-	}
 	text := "wrote " + Bytes(m.Written)
 	if m.Total > 0 {
 		text += fmt.Sprintf(" of %s (%.1f %%)", Bytes(m.Total), 100*float64(m.Written)/float64(m.Total))

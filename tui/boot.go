@@ -124,9 +124,11 @@ func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usu
 		g.Text(r.x+n+bar, y, r.w-n-bar, cell.Plain, fmt.Sprintf("%4.0f%%  %s", 100*frac, words))
 		y++
 	}
-	if moved := movedWords(b.Moved); moved != "" && b.State != lab.Starting { // else it is of the attempt before
+	if moved := movedWords(b); moved != "" && b.State != lab.Starting { // else it is of the attempt before
 		text(cell.Plain, 0, moved)
-		if f := b.Chosen; f.Strategy != "" {
+		if f := b.Chosen; f.Strategy != "" && b.Plan.Capture != nil {
+			text(cell.Plain, 0, f.Why)
+		} else if f.Strategy != "" {
 			text(cell.Plain, 0, fmt.Sprintf("%s, %.1f s predicted: %s", f.Strategy, f.Predicted, f.Why))
 		}
 	}
@@ -240,11 +242,12 @@ func (m *model) progress(b lab.Boot, u usual) (word string, frac float64, words 
 }
 
 // movedWords is the line that says how little was written.
-func movedWords(v lab.Moved) string {
+func movedWords(b lab.Boot) string {
+	v := b.Moved
 	if v.Total <= 0 || v.Read+v.Written+v.Fetched+v.Zeroed+v.Reused == 0 {
 		return ""
 	}
-	return v.Words()
+	return b.MovedWords()
 }
 
 func metricWords(b lab.Boot) (list []string) {
@@ -304,20 +307,23 @@ func (m *model) pastLines(b lab.Boot, u usual) (lines []styled) {
 		return nil
 	}
 	lines = append(lines, styled{}, styled{cell.Dim, fmt.Sprintf("last %s of %s here", plural(len(past), "boot"), b.Plan.Stack)})
-	if u.n >= fewBoots {
+	if u.n >= fewBoots && b.Plan.Capture == nil {
 		total := func(b lab.Boot) time.Duration { return reached(b, lab.RungRun) }
 		least := slices.MinFunc(past, func(x, y lab.Boot) int { return cmp.Compare(total(x), total(y)) })
 		most := slices.MaxFunc(past, func(x, y lab.Boot) int { return cmp.Compare(total(x), total(y)) })
 		lines = append(lines, styled{cell.Plain, fmt.Sprintf("to work  %s  (%s to %s)", span(u.total), span(total(least)), span(total(most)))})
 	}
 	var wrote []int64
-	again := 0
+	did, again := "wrote   ", 0
 	for _, x := range past {
 		wrote = append(wrote, x.Moved.Written)
+		if b.Plan.Capture != nil {
+			did, wrote[len(wrote)-1] = "sent    ", x.Moved.Sent
+		}
 		again += x.Attempt - 1
 	}
 	slices.Sort(wrote)
-	return append(lines, styled{cell.Plain, fmt.Sprintf("wrote    %s  (most %s)", lab.Bytes(wrote[len(wrote)/2]), lab.Bytes(wrote[len(wrote)-1]))},
+	return append(lines, styled{cell.Plain, fmt.Sprintf("%s %s  (most %s)", did, lab.Bytes(wrote[len(wrote)/2]), lab.Bytes(wrote[len(wrote)-1]))},
 		styled{cell.Plain, fmt.Sprintf("retries  %d in %d", again, len(past))})
 }
 

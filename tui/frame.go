@@ -291,7 +291,7 @@ func (m *model) hints(t action.Target) (list []action.Action) {
 var ranks = map[string]int{
 	"move.open": 0, "move.back": 1, "machine.adopt": 1, "boot.queue": 1, "boot.retry": 1, "boot.stop": 2, "queue.rm": 2, "machine.ignore": 2,
 	"machine.power": 3, "boot.again": 3, "machine.add": 4, "view.log": 4, "view.filter": 5, "view.command": 5,
-	"machine.set": 7, "machine.forget": 8, "log.follow": 7,
+	"boot.capture": 6, "machine.set": 7, "machine.forget": 8, "log.follow": 7,
 }
 
 func hintRank(a action.Action) int {

@@ -90,7 +90,7 @@ func busyWith(x *index, m lab.Machine, b lab.Boot, live lab.Live, now time.Time)
 	u := x.usualOf(m.ID, b.Plan.Stack)
 	switch b.State {
 	case lab.Working:
-		st.cond, st.mark, st.word = writing, cell.Writing, workWord(b.Rung())
+		st.cond, st.mark, st.word = writing, cell.Writing, workWord(b)
 		if p := live.Progress; p.Of > 0 {
 			st.done, st.rate = float64(p.Done)/float64(p.Of), p.Rate
 			if left := p.Left(); left > 0 {
@@ -136,11 +136,14 @@ func climbed(b lab.Boot) float64 {
 	return float64(at+1) / float64(len(lab.Ladder)-1)
 }
 
-func workWord(r lab.Rung) string {
-	switch r {
+func workWord(b lab.Boot) string {
+	switch b.Rung() {
 	case lab.RungHash:
 		return "hashing"
 	case lab.RungFetch, lab.RungWrite:
+		if b.Plan.Capture != nil {
+			return "sending"
+		}
 		return "writing"
 	case lab.RungVerify:
 		return "verify"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"carte/lab"
 )
@@ -44,13 +45,30 @@ var boots = []Action{
 		},
 	},
 	{
+		ID: "boot.capture", Words: "capture", Keys: []string{"c"}, Where: []Place{Machines, Boot},
+		Help: "make a machine's disk the next version of an image; the disk is only read",
+		Ask: func(t Target) string {
+			return "image that the disk of " + machine(t) + " becomes, then what is new in it"
+		},
+		Enabled: adopted,
+		Command: func(t Target) string {
+			v := captureOf(t)
+			words := []string{"carte", "capture", or(v.Image, "IMAGE"), "--machine", machine(t)}
+			if v.Message != "" {
+				words = append(words, "--message", v.Message)
+			}
+			return command(words...)
+		},
+		Verb: func(t Target) (lab.Verb, error) { return captureOf(t), nil },
+	},
+	{
 		ID: "boot.again", Words: "boot again", Keys: []string{"B"}, Where: []Place{Machines, Boot},
 		Help: "boot the machine's last stack once more",
 		Enabled: func(t Target) (bool, string) {
 			if ok, why := bootable(t); !ok {
 				return ok, why
 			}
-			b, ok := t.Snapshot.LastBootOf(t.Machine.ID)
+			b, ok := lastStack(t)
 			if !ok {
 				return false, machine(t) + " has not been booted yet"
 			}
@@ -58,11 +76,11 @@ var boots = []Action{
 			return ok, "stack " + b.Plan.Stack + " was removed"
 		},
 		Command: func(t Target) string {
-			b, _ := t.Snapshot.LastBootOf(t.Machine.ID)
+			b, _ := lastStack(t)
 			return command("carte", "boot", or(b.Plan.Stack, "STACK"), "--on", machine(t))
 		},
 		Verb: func(t Target) (lab.Verb, error) {
-			b, ok := t.Snapshot.LastBootOf(t.Machine.ID)
+			b, ok := lastStack(t)
 			if !ok {
 				return nil, fmt.Errorf("a boot of %s: %w", machine(t), lab.ErrNotFound)
 			}
@@ -186,6 +204,22 @@ func stackAndMachine(t Target) (stack, machine string) {
 		return t.Text, ""
 	}
 	return t.Text, t.Machine.Label()
+}
+
+// captureOf reads an image's name and what is new in it.
+func captureOf(t Target) lab.QueueCapture {
+	image, message, _ := strings.Cut(strings.TrimSpace(t.Text), " ")
+	return lab.QueueCapture{Machine: machine(t), Image: image, Message: strings.TrimSpace(message)}
+}
+
+// lastStack is the machine's newest boot of a stack.
+func lastStack(t Target) (last lab.Boot, ok bool) {
+	for _, b := range t.Snapshot.Boots {
+		if b.Machine == t.Machine.ID && b.Plan.Capture == nil && b.ID >= last.ID {
+			last, ok = b, true
+		}
+	}
+	return last, ok
 }
 
 func bootable(t Target) (bool, string) {

@@ -123,11 +123,19 @@ func findBoot(s lab.Snapshot, word string) (lab.Boot, error) {
 	return b, nil
 }
 
-// boot queues a boot and, when asked, waits for it.
+// boot queues a boot of a stack.
 func (c *call) boot(ctx context.Context, stack, on, wait string, timeout time.Duration) error {
-	switch {
-	case on == "":
+	if on == "" {
 		return fmt.Errorf("boot %s on which machine? --on MACHINE: %w", stack, lab.ErrInvalid)
+	}
+	return c.begin(ctx, wait, timeout, func(d desk) (lab.Boot, lab.Snapshot, error) {
+		return queueBoot(ctx, d, lab.Queue{Machine: on, Stack: stack})
+	})
+}
+
+// begin queues a boot and, when asked, waits for it.
+func (c *call) begin(ctx context.Context, wait string, timeout time.Duration, queue func(desk) (lab.Boot, lab.Snapshot, error)) error {
+	switch {
 	case timeout != 0 && wait == "":
 		return fmt.Errorf("--timeout is for --wait: %w", lab.ErrInvalid)
 	case timeout < 0:
@@ -138,7 +146,7 @@ func (c *call) boot(ctx context.Context, stack, on, wait string, timeout time.Du
 			return err
 		}
 		return c.live(func(d desk) error { // before anything is queued: without a lab it would wait for ever
-			b, _, err := queueBoot(ctx, d, stack, on)
+			b, _, err := queue(d)
 			if err != nil {
 				return err
 			}
@@ -146,7 +154,7 @@ func (c *call) boot(ctx context.Context, stack, on, wait string, timeout time.Du
 		})
 	}
 	return c.with(ctx, func(d desk) error {
-		b, s, err := queueBoot(ctx, d, stack, on)
+		b, s, err := queue(d)
 		if err != nil {
 			return err
 		}
@@ -157,8 +165,9 @@ func (c *call) boot(ctx context.Context, stack, on, wait string, timeout time.Du
 	})
 }
 
-func queueBoot(ctx context.Context, d desk, stack, on string) (lab.Boot, lab.Snapshot, error) {
-	ch, err := d.Say(ctx, lab.Queue{Machine: on, Stack: stack})
+// queueBoot says a verb that makes a boot, and returns that.
+func queueBoot(ctx context.Context, d desk, v lab.Verb) (lab.Boot, lab.Snapshot, error) {
+	ch, err := d.Say(ctx, v)
 	if err != nil {
 		return lab.Boot{}, lab.Snapshot{}, err
 	}
@@ -319,11 +328,12 @@ func (c *call) showBoot(s lab.Snapshot, b lab.Boot) error {
 		}
 		rows = append(rows, []string{string(r.Name), text})
 	}
+	rows = append(rows, []string{"extract", d.Extract})
 	if f := d.Forecast; f != nil {
 		rows = append(rows, []string{"strategy", fmt.Sprintf("%s, predicted %s, took %s: %s", f.Strategy, took(f.Predicted), took(f.Took), f.Why)})
 	}
 	if m := b.Moved; m.Read+m.Written+m.Fetched+m.Reused > 0 {
-		rows = append(rows, []string{"moved", m.Words()})
+		rows = append(rows, []string{"moved", b.MovedWords()})
 	}
 	for _, name := range sortedKeys(b.Metrics) {
 		rows = append(rows, []string{name, fmt.Sprintf("%v %s", b.Metrics[name].Value, b.Metrics[name].Unit)})

@@ -125,7 +125,7 @@ func (c *call) demoBoot(ctx context.Context, d lab.Desk, o demoOptions) (machine
 			return "", 0, err
 		}
 	}
-	b, _, err := queueBoot(ctx, desk{Desk: d}, demoName, machine)
+	b, _, err := queueBoot(ctx, desk{Desk: d}, lab.Queue{Machine: machine, Stack: demoName})
 	return machine, b.ID, err
 }
 

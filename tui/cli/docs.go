@@ -113,6 +113,10 @@ type bootDoc struct {
 	Rungs    []rungDoc     `json:"rungs"`
 	lab.Moved
 	Forecast *forecastDoc         `json:"forecast,omitempty"`
+	Capture  *lab.PlanCapture     `json:"capture,omitempty"` // what a boot that captures was asked for
+	Extract  string               `json:"extract,omitempty"` // what of the disk it takes, in words
+	Captured lab.Ref              `json:"captured,omitzero"` // the version that it made, or found
+	Same     bool                 `json:"same,omitempty"`    // it was there already
 	Metrics  map[string]metricDoc `json:"metrics"`
 	Queued   *time.Time           `json:"queued,omitempty"`
 	Since    *time.Time           `json:"since,omitempty"`
@@ -145,7 +149,9 @@ func bootDocOf(s lab.Snapshot, b lab.Boot) bootDoc {
 		State: b.State, Reason: b.Reason, Waits: s.Why(b), Rung: b.Rung(), Attempt: b.Attempt, Strikes: b.Strikes,
 		Rungs: rungsOf(b), Moved: s.MovedBy(b), Metrics: metricsOf(b), Queued: stamp(b.Queued), Since: stamp(b.Since), Ended: stamp(b.Ended),
 	}
-	if b.Chosen.Strategy != "" {
+	if d.Capture = b.Plan.Capture; d.Capture != nil {
+		d.Extract, d.Captured, d.Same = b.Chosen.Why, b.Captured, b.Same
+	} else if b.Chosen.Strategy != "" {
 		d.Forecast = &forecastDoc{b.Chosen, b.Flashing().Seconds()}
 	}
 	for _, l := range b.Plan.Layers {

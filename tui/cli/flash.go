@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/user"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -20,7 +21,9 @@ type Movers struct {
 func (c *call) flashCommands() []entry {
 	var o lab.Flash
 	var p lab.Capture
-	var base, from string
+	var v lab.QueueCapture
+	var base, from, wait string
+	var timeout time.Duration
 	return []entry{
 		{
 			use: "flash IMAGE --to FILE", help: "lay an image onto a file or device of this computer",
@@ -49,19 +52,32 @@ func (c *call) flashCommands() []entry {
 			},
 		},
 		{
-			use: "capture IMAGE --from FILE", help: "make a file or device of this computer the next version of an image",
-			long:    "Make what a file or a block device of this computer holds the next version of IMAGE. It is only read; only chunks that the lab lacks travel; interrupted, no version is made. The same bytes again store nothing.",
-			example: "  carte capture debian --from /tmp/disk.img --message 'new kernel'",
+			use: "capture IMAGE", help: "make the disk of a machine, or a file or device of this computer, the next version of an image", action: "boot.capture",
+			long:    "Make what a disk holds the next version of IMAGE: with --machine the disk of a machine, by its agent when it next boots from the network; with --from a file or a block device of this computer. It is only read; only chunks that the lab lacks travel; interrupted, no version is made. The same bytes again store nothing.",
+			example: "  carte capture debian --machine nuc-1 --message 'new kernel' --wait\n  carte capture debian --from /tmp/disk.img",
 			flags: func(f *pflag.FlagSet) {
-				f.StringVar(&p.From, "from", "", "file or device (needed)")
-				f.StringVar(&base, "base", "", "version that it was made from: 3, or IMAGE@3 (default: the newest)")
+				f.StringVar(&v.Machine, "machine", "", "the machine whose disk it is")
+				f.StringVar(&v.Disk, "disk", "", "serial number, WWN or path of its disk (default: the one that carte wrote last, or the only one)")
+				f.StringVar(&wait, "wait", "", "with --machine: wait until the capture has reached a rung, or without a word is done")
+				f.Lookup("wait").NoOptDefVal = string(lab.Done)
+				f.DurationVar(&timeout, "timeout", 0, "wait at most so long, such as 5m (default: for ever)")
+				f.StringVar(&p.From, "from", "", "file or device of this computer")
+				f.StringVar(&base, "base", "", "version that it was made from: 3, or IMAGE@3 (default: what the machine's disk was flashed with, else the newest)")
 				f.StringVar(&p.Message, "message", "", "what is new in this version")
-				f.StringVar(&p.Kind, "kind", "", "of a new image: machine, system, user, project or temporary (default system)")
-				f.StringVar((*string)(&p.Form), "form", "", "of a new image: disk or tree (default disk)")
+				f.StringVar(&p.Kind, "kind", "", "of a new image: machine, system, user, project or temporary (default: as what the disk was flashed with, else system)")
+				f.StringVar((*string)(&p.Form), "form", "", "of a new image: disk or tree (default: as what the disk was flashed with, else disk)")
 			},
 			run: func(ctx context.Context, args []string) error {
-				if p.From == "" {
-					return fmt.Errorf("where from? --from FILE or --from DEVICE: %w", lab.ErrInvalid)
+				switch {
+				case v.Machine != "" && p.From != "":
+					return fmt.Errorf("of a machine or of this computer? --machine and --from exclude one another: %w", lab.ErrInvalid)
+				case v.Machine != "":
+					v.Image, v.Kind, v.Form, v.Message = args[0], p.Kind, p.Form, p.Message
+					return c.captureOf(ctx, v, base, wait, timeout)
+				case p.From == "":
+					return fmt.Errorf("where from? --machine NAME, --from FILE or --from DEVICE: %w", lab.ErrInvalid)
+				case v.Disk != "" || wait != "" || timeout != 0:
+					return fmt.Errorf("--disk, --wait and --timeout are for --machine: %w", lab.ErrInvalid)
 				}
 				p.Name, p.File = args[0], p.From
 				return c.withDepot(ctx, func(d lab.Depot) error { return c.capture(ctx, d, p, base) })
