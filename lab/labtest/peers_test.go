@@ -146,7 +146,7 @@ func (s *stores) variantImport() {
 		all = append(all, racer{t.name, t.name != "borg", func(rep int) spent { return s.store(t, variant(rep), 0) }})
 	}
 	all = append(all, racer{"carte", false, func(rep int) spent { return s.carteStore(variant(rep), 0) }})
-	s.race("import of a kernel variant", limit{of: "borg", times: 0.35, fetched: 12_300_000}, all...)
+	s.race("import of a kernel variant", limit{of: "borg", times: 0.35, stored: 12_300_000}, all...)
 }
 
 // six are the images in the order in which the lab numbers them.
@@ -162,8 +162,14 @@ func ref(image string) string {
 	panic("BUG: no image " + image)
 }
 
-// allSix stores what is missing, and weighs the stores, indexes and all.
+// allSix stores what is missing, the aged one by a capture, and weighs the stores, indexes and all.
 func (s *stores) allSix() {
+	for _, image := range six[:5] {
+		if !s.have["carte "+image] {
+			s.carteStore(image, 0)
+		}
+	}
+	s.capture()
 	work := "all six stored, index included"
 	for _, t := range tools {
 		for _, image := range six {
@@ -172,36 +178,31 @@ func (s *stores) allSix() {
 		s.row(work, t.name, "", "", bytesOr(weigh(s, s.path(t.name+"-0"))), "", "", "", "")
 		work = ""
 	}
-	for _, image := range six[:5] {
-		if !s.have["carte "+image] {
-			s.carteStore(image, 0)
-		}
-	}
-	s.capture()
 	n := weigh(s, s.path("carte-0"), "reserve")
-	s.row(work, "carte", "", "", bytesOr(n), "", "500 MB", "", verdict(n > 500_000_000))
+	s.row(work, "carte", "", "", bytesOr(n), "", "500 MB stored", "", verdict(n > 500_000_000))
 }
 
-// peersOver are the tools that write a whole image, or what a map says of it, onto a target.
+// peersOver are the tools that write a whole image, or what a map says of it, onto a target. The last of them may have a
+// target that holds something; casync finds its own seed in it and then stops at a stale file handle.
 func (r *races) peersOver(want func(rep int) string, target string, ready func(target string, rep int)) []racer {
-	run := func(line, image, at string, rep int) spent {
-		r.warm(r.image(image))
-		ready(at, rep)
-		store := r.path("bmaptool+zstd-0")
-		s, _ := r.shell(line+`; sync "$1"`, at, filepath.Join(store, image+".zst"), filepath.Join(store, image+".bmap"), r.path("casync-0"), image)
-		if _, err := os.Stat(filepath.Join(store, image+".zst")); err == nil {
-			s.fetched = sizeOf(r, filepath.Join(store, image+".zst"))
-		}
-		r.same(at, r.image(image))
-		return s
-	}
-	racerOf := func(name, line string) racer {
-		return racer{name, false, func(rep int) spent { return run(line, want(rep), r.path(target+"-"+name), rep) }}
+	racerOf := func(name, line string, packed bool) racer {
+		return racer{name, false, func(rep int) spent {
+			image, at, store := want(rep), r.path(target+"-"+name), r.path("bmaptool+zstd-0")
+			zst := filepath.Join(store, image+".zst")
+			r.warm(zst)
+			ready(at, rep)
+			s, _ := r.shell(line+`; sync "$1"`, at, zst, filepath.Join(store, image+".bmap"), r.path("casync-0"), image)
+			if packed {
+				s.fetched = sizeOf(r, zst)
+			}
+			r.same(at, r.image(image))
+			return s
+		}}
 	}
 	return []racer{
-		racerOf("zstd pipe", `zstd -q -dc "$2" | dd of="$1" bs=4M iflag=fullblock conv=notrunc status=none`),
-		racerOf("bmaptool", `bmaptool -q copy --bmap "$3" "$2" "$1"`),
-		racerOf("casync", `casync extract --store="$4/store" "$4/$5.caibx" "$1"`),
+		racerOf("zstd pipe", `zstd -q -dc "$2" | dd of="$1" bs=4M iflag=fullblock conv=notrunc status=none`, true),
+		racerOf("casync", `casync extract --store="$4/store" "$4/$5.caibx" "$1"`, false),
+		racerOf("bmaptool", `bmaptool -q copy --bmap "$3" "$2" "$1"`, true),
 	}
 }
 
@@ -243,7 +244,7 @@ func (r *races) flashVariant() {
 		}
 		r.warm(at)
 	}
-	all := append(r.peersOver(to, "variant", ready)[1:], r.rsync(to, "variant", ready))
+	all := append(r.peersOver(to, "variant", ready)[2:], r.rsync(to, "variant", ready))
 	all = append(all, racer{"carte", false, func(rep int) spent {
 		at := r.path("variant-carte")
 		r.warm(r.image(to(rep)))
@@ -263,7 +264,7 @@ func (r *races) flashAged() {
 		r.refill(r.image("base"), at)
 		r.warm(at)
 	}
-	all := append(r.peersOver(to, "variant", ready)[1:], r.rsync(to, "variant", ready))
+	all := append(r.peersOver(to, "variant", ready)[2:], r.rsync(to, "variant", ready))
 	all = append(all, racer{"carte", false, func(rep int) spent {
 		at := r.path("variant-carte")
 		ready(at, rep)
