@@ -10,11 +10,12 @@ import (
 	"carte/lab/layout"
 )
 
-// amend fits the partition table of a whole-disk image to a larger disk: a GPT's backup goes to the disk's real end, and no
-// partition may reach beyond byte room (0: the disk's end). Where grow says so, the last partition takes what room there is;
-// it is returned. The head of the disk is then a table of its own and no longer a chunk of the image. A disk whose head is
-// right already costs nothing but the reading of it.
-func (f *flash) amend(ctx context.Context, room int64, grow bool) (grown layout.Partition, err error) {
+// amend fits the partition table of a whole-disk image to a larger disk: a GPT's backup goes to the disk's real end, and a
+// partition of carte's own covers all from byte room on, so that whatever tool a guest grows its own with, it stops there. A
+// room of 0 keeps nothing. Where grow says so, the last partition takes what room there is; it is returned. The head of the
+// disk is then a table of its own and no longer a chunk of the image. A disk whose head is right already costs nothing but
+// the reading of it.
+func (f *flash) amend(ctx context.Context, id lab.DiskID, room int64, grow bool) (grown layout.Partition, err error) {
 	p := &f.parts[0]
 	if p.Offset != 0 || p.IDs[0].Implied() || p.Size >= f.disk.Size() {
 		return grown, nil
@@ -27,6 +28,9 @@ func (f *flash) amend(ctx context.Context, room int64, grow bool) (grown layout.
 	if grow && err == nil {
 		fit, at, backup, grown, err = layout.GrowLast(head, f.disk.Block(), f.disk.Size(), room)
 		ok = true
+	}
+	if ok && err == nil && room > 0 && len(backup) > 0 { // without a GPT, what no partition has is left alone
+		fit, at, backup, err = guard(fit, f.disk, room, id)
 	}
 	short := (*layout.ShortError)(nil)
 	switch {
@@ -67,4 +71,17 @@ func (f *flash) head(ctx context.Context, p *part) (head []byte, fetched bool, e
 		return nil, false, fmt.Errorf("the head of %s: %w", p.Ref, err)
 	}
 	return head, true, nil
+}
+
+// guard puts carte's own partition into the head of a disk, from byte room on. A table that has no entry left keeps at least
+// tools that heed its last usable block off.
+func guard(head []byte, d Disk, room int64, id lab.DiskID) (guarded []byte, at int64, backup []byte, err error) {
+	guarded, at, backup, ok, err := layout.Guard(head, d.Block(), d.Size(), room, guid("tail", id))
+	if errors.Is(err, layout.ErrUnable) {
+		guarded, at, backup, ok, err = layout.Amend(head, d.Block(), d.Size(), room)
+	}
+	if err == nil && !ok {
+		panic("BUG: a partition table that is none")
+	}
+	return guarded, at, backup, err
 }

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
 	"carte/lab"
+	"carte/lab/chunk"
 	"carte/lab/layout"
 )
 
@@ -91,7 +94,7 @@ func TestFlashBesideTheTail(t *testing.T) {
 		if err := m.run(); err != nil {
 			t.Fatal(err)
 		}
-		head, at, backup, ok, err := layout.Amend(image[:c], 512, m.id.Bytes, tail.Offset)
+		head, at, backup, ok, err := layout.Guard(image[:c], 512, m.id.Bytes, tail.Offset, guid("tail", m.id))
 		if err != nil || !ok {
 			t.Fatal(ok, err)
 		}
@@ -102,8 +105,8 @@ func TestFlashBesideTheTail(t *testing.T) {
 	}
 	flash(one)
 	table, err := layout.ReadTable(bytes.NewReader(m.part(0, m.id.Bytes)), m.id.Bytes)
-	if err != nil || table.Last > tail.Offset || table.Copy < tail.End() {
-		t.Errorf("the table gives away all up to %d, its copy is at %d, the tail is %d to %d: %v", table.Last, table.Copy, tail.Offset, tail.End(), err)
+	if err != nil || len(table.Parts) != 3 || table.Parts[2].Off != tail.Offset || table.Parts[2].Type != layout.TypeTail || table.Copy < tail.End() {
+		t.Errorf("the tail is %d to %d, the table %+v: %v", tail.Offset, tail.End(), table, err)
 	}
 	if n := flash(one); n.Written+n.Zeroed+n.Fetched+n.Reused != 0 {
 		t.Errorf("the same once more moved %+v", n)
@@ -168,7 +171,7 @@ func TestAmendGrows(t *testing.T) {
 			t.Fatal(err)
 		}
 		table, err := layout.ReadTable(bytes.NewReader(m.part(0, m.id.Bytes)), m.id.Bytes)
-		if err != nil || len(table.Parts) != 2 {
+		if err != nil || len(table.Parts) != 3 {
 			t.Fatalf("%+v, %v", table, err)
 		}
 		if p := table.Parts[1]; p.Off+p.Bytes > tail.Offset || p.Off+p.Bytes < tail.Offset-mib {
@@ -177,5 +180,50 @@ func TestAmendGrows(t *testing.T) {
 	}
 	if n := m.moved(); n.Written+n.Zeroed+n.Fetched != 0 {
 		t.Errorf("the same once more moved %+v", n)
+	}
+}
+
+// A guest grows its last partition with the tools that guests have, and fills it: it ends before the tail, which stays as it
+// was, and the next flash takes what the guest destroyed from there.
+func TestTailOutlivesAGuestThatGrows(t *testing.T) {
+	for _, tool := range [][]string{{"growpart", "DISK", "2"}, {"sfdisk", "--no-reread", "-N", "2", "DISK"}, {"sgdisk", "--delete=2", "--largest-new=2", "DISK"}, {"sgdisk", "--move-second-header", "--delete=2", "--largest-new=2", "DISK"}} {
+		t.Run(strings.Join(tool[:2], " "), func(t *testing.T) {
+			if _, err := exec.LookPath(tool[0]); err != nil {
+				t.Skipf("%s is not installed", tool[0])
+			}
+			s := newServer(t, nil)
+			image := gptImage(t, 8*mib, 1)
+			m := newMachine(t, s, nil, s.add(image), len(image))
+			tail := m.large(200 * mib)
+			if err := m.run(); err != nil {
+				t.Fatal(err)
+			}
+			before := chunk.Sum(m.part(tail.Offset, tail.Bytes))
+			args := slices.Clone(tool)
+			args[slices.Index(args, "DISK")] = m.path
+			cmd := exec.Command(args[0], args[1:]...)
+			cmd.Stdin = strings.NewReader(", +\n")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s", args, err, out)
+			}
+			table, err := layout.ReadTable(bytes.NewReader(m.part(0, m.id.Bytes)), m.id.Bytes)
+			if err != nil || len(table.Parts) != 3 {
+				t.Fatal(table, err)
+			}
+			p := table.Parts[1]
+			if end := p.Off + p.Bytes; end > tail.Offset || end < tail.Offset-2*mib {
+				t.Fatalf("the partition ends at %d, the tail begins at %d", end, tail.Offset)
+			}
+			m.scribble(p.Off, noise(3, int(p.Bytes)))
+			if chunk.Sum(m.part(tail.Offset, tail.Bytes)) != before {
+				t.Fatal("the tail was changed")
+			}
+			if err := m.run(); err != nil {
+				t.Fatal(err)
+			}
+			if n := m.moved(); n.Fetched != 0 || n.Reused == 0 {
+				t.Errorf("what the guest destroyed came over the wire: %+v", n)
+			}
+		})
 	}
 }

@@ -93,7 +93,7 @@ func Flash(ctx context.Context, from Source, o lab.Flash, hear Audience) (done l
 	var grown layout.Partition
 	err = group{alone{c, hear}.pulse, func(ctx context.Context) error {
 		if !t.plain || o.Grow { // a file is the image's bytes, unless it is to be a larger disk
-			if grown, err = f.amend(ctx, 0, o.Grow); err != nil {
+			if grown, err = f.amend(ctx, lab.DiskID{}, 0, o.Grow); err != nil {
 				return err
 			}
 		}

@@ -292,14 +292,14 @@ func isTail(d Disk, t lab.DiskTail, id lab.DiskID) bool {
 // image. No table gives away what carte keeps.
 func (w *work) tables(ctx context.Context, f *flash) (err error) {
 	if w.orders.Form == lab.FormDisk {
-		w.grown, err = f.amend(ctx, w.orders.Tail.Offset, w.orders.Grow)
+		w.grown, err = f.amend(ctx, w.orders.Disk, w.orders.Tail.Offset, w.orders.Grow)
 		return err
 	}
 	if f.tables, err = treeTables(w.orders.Disk, f.disk.Block(), f.parts[0].Write); err != nil || w.orders.Tail.None() {
 		return err
 	}
-	head, at, backup, ok, err := layout.Amend(f.tables[0].data, f.disk.Block(), f.disk.Size(), w.orders.Tail.Offset)
-	if err != nil || !ok {
+	head, at, backup, err := guard(f.tables[0].data, f.disk, w.orders.Tail.Offset, w.orders.Disk)
+	if err != nil {
 		return fmt.Errorf("keep the tail out of the partition table of %s: %w", f.name, errors.Join(err, lab.ErrInvalid))
 	}
 	f.tables[0].data, f.tables[1].off, f.tables[1].data = head, at, backup
