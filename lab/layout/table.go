@@ -34,7 +34,8 @@ const (
 	TypeExtended = "extended" // the box around an MBR's logical partitions; it overlaps them
 )
 
-// End returns the byte after all that the table needs: the end of its last partition, and for a GPT room for the backup.
+// End returns the byte after all that the table needs: the end of its last partition, and for a GPT room for the backup. The
+// partition that Guard adds is carte's and not the table's.
 func End(t Table) int64 {
 	end := int64(0)
 	if t.Kind == "gpt" {
@@ -43,7 +44,9 @@ func End(t Table) int64 {
 		end = int64(t.Block)
 	}
 	for _, p := range t.Parts {
-		end = max(end, p.Off+p.Bytes)
+		if p.Type != TypeTail {
+			end = max(end, p.Off+p.Bytes)
+		}
 	}
 	return end + t.CopyBytes
 }
