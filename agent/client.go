@@ -90,7 +90,7 @@ func pinned(pin string) (*tls.Config, error) {
 			}
 			got := sha256.Sum256(s.PeerCertificates[0].Raw)
 			if subtle.ConstantTimeCompare(got[:], want) != 1 {
-				return errors.New("who answers is not the server that this machine was started by: another certificate")
+				return errors.New("who answers is not who this machine was told of: another certificate")
 			}
 			return nil
 		},

@@ -19,6 +19,11 @@ import (
 // errLie is wrapped by errors that say: this is not what an agent sends. Who does it is asked no more.
 var errLie = errors.New("it does not keep to the rules")
 
+// errGone is wrapped by errors that say: another one could not be reached, was cut off, or is in trouble.
+var errGone = errors.New("it is out of reach")
+
+func gone(err error) error { return fmt.Errorf("%w: %w", errGone, err) }
+
 // errBusy says that another one has as many requests as he answers at a time.
 var errBusy = errors.New("busy")
 
@@ -86,7 +91,7 @@ func (q *peer) once(ctx context.Context, method, path string, body []byte, read 
 	req.Header.Set("Authorization", "Bearer "+q.Token)
 	resp, err := q.http.Do(req)
 	if err != nil {
-		return away(err)
+		return gone(err)
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
@@ -97,7 +102,7 @@ func (q *peer) once(ctx context.Context, method, path string, body []byte, read 
 	case http.StatusServiceUnavailable:
 		return errBusy
 	}
-	return away(fmt.Errorf("it answers %s", resp.Status))
+	return gone(fmt.Errorf("it answers %s", resp.Status))
 }
 
 // ask returns which chunks it has, by the pool's numbers, and how far it is: 0 before it fetches.
@@ -110,7 +115,7 @@ func (q *peer) ask(ctx context.Context, p *pool) (have []uint64, phase byte, err
 			if _, err := io.ReadFull(r, b); err == io.EOF || err == io.ErrUnexpectedEOF {
 				return fmt.Errorf("a list of chunks that ends early: %w", errLie)
 			} else if err != nil {
-				return away(err)
+				return gone(err)
 			}
 			if more, _ := r.Read(make([]byte, 1)); more > 0 || b[0] != fetching && b[0] != complete {
 				return fmt.Errorf("a list of chunks that is none: %w", errLie)
@@ -151,7 +156,7 @@ func (q *peer) take(ctx context.Context, w *writer, b *bundle) (rest []chunk.ID,
 			case errors.Is(err, chunk.ErrDamaged):
 				return fmt.Errorf("%w: %w", err, errLie)
 			case err != nil:
-				return away(err)
+				return gone(err)
 			}
 			j := slices.Index(left, id)
 			if j < 0 {

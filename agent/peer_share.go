@@ -310,7 +310,7 @@ func (p *pool) judge(b *bundle, gave bool, err error) error {
 		if q.lacks++; q.lacks < mostLacks {
 			err = nil
 		}
-	case errors.Is(err, errAway):
+	case errors.Is(err, errGone):
 		if q.missed(now); q.fails < mostFails {
 			err = nil
 		}

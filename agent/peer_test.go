@@ -205,6 +205,24 @@ func TestPeersThatLie(t *testing.T) {
 	}
 }
 
+// What this machine has somewhere is not asked of others.
+func TestPeersComeAfterWhatIsHere(t *testing.T) {
+	image := noise(1, 40*c)
+	old := joined(image[20*c:30*c], noise(2, 30*c))
+	s := newServer(t, nil)
+	m := newMachine(t, s, old, s.add(image), len(image))
+	s.orders.Had = []lab.Write{{Ref: lab.Ref{Name: "old", Version: 1}, Root: s.add(old), Bytes: int64(len(old))}}
+	l := newLiar(t, image, m.s.orders.Writes[0].Root)
+	s.reply = func(lab.Report) lab.Reply { return lab.Reply{Peers: []lab.Peer{l.Peer}} }
+	if err := m.runWithOthers(); err != nil || !bytes.Equal(m.disk(), image) {
+		t.Fatalf("error %v, or the disk is not the image", err)
+	}
+	r, _ := s.last(func(r lab.Report) bool { return r.Rung == lab.RungHandover })
+	if x := r.Moved; x.Reused < 5*c || x.Peers == 0 || x.Peers+x.Fetched > 36*c {
+		t.Errorf("moved %+v, want ten chunks from the disk itself", x)
+	}
+}
+
 // runWithOthers lives an agent's life beside others.
 func (m *machine) runWithOthers() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -378,7 +396,7 @@ func TestPeerRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if have, _, err := q.ask(t.Context(), want); !errors.Is(err, errAway) {
+		if have, _, err := q.ask(t.Context(), want); !errors.Is(err, errGone) {
 			t.Errorf("wrong %s: %b, %v", name, have, err)
 		}
 	}

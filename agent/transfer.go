@@ -55,6 +55,7 @@ type place struct {
 // fill fetches and writes all chunks, and zeroes what is to be zero.
 func (f *flash) fill(ctx context.Context) error {
 	p := newPool(f)
+	defer p.stop()
 	f.pool = p
 	g := append(together(fetchers, p.fetcher), f.zeros)
 	if f.swarm != nil {
