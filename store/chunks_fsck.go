@@ -28,13 +28,18 @@ type spot struct {
 // another pack has a good copy, or of which only the frame is damaged, is stored again; an index is written again. What cannot be mended counts as
 // absent from then on, so that the next import of the same bytes stores it again.
 //
-// progress, if not nil, is told stored bytes. Damage is no error. lab.ErrBusy: a Collect or another Fsck goes on.
-func (c *Chunks) Fsck(ctx context.Context, versions []lab.Version, progress func(done, of int64)) (got lab.Fscked, err error) {
+// versions is called when no Collect goes on any more: none takes from then on what they list. progress, if not nil, is told stored bytes. Damage is
+// no error. lab.ErrBusy: a Collect or another Fsck goes on.
+func (c *Chunks) Fsck(ctx context.Context, versions func() ([]lab.Version, error), progress func(done, of int64)) (got lab.Fscked, err error) {
 	if !c.upkeep.TryLock() {
 		return got, fmt.Errorf("fsck: another carte gc or carte fsck goes on: %w", lab.ErrBusy)
 	}
 	defer c.upkeep.Unlock()
 	begin := time.Now()
+	all, err := versions()
+	if err != nil {
+		return got, fmt.Errorf("fsck: %w", err)
+	}
 	k := &checker{c: c, progress: progress}
 	k.plan()
 	if err := k.Run(ctx); err != nil {
@@ -52,7 +57,7 @@ func (c *Chunks) Fsck(ctx context.Context, versions []lab.Version, progress func
 	if got.Mended, err = c.mend(broken); err != nil {
 		got.Notes = append(got.Notes, fmt.Sprintf("nothing could be mended: %v", err))
 	}
-	got.Broken = c.hurt(versions, broken)
+	got.Broken = c.hurt(all, broken)
 	for _, b := range got.Broken {
 		if b.What == "chunk" && b.Why == "missing" {
 			damaged++

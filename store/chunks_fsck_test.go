@@ -36,7 +36,7 @@ func fsck(t *testing.T, c *Chunks, roots ...chunk.ID) lab.Fscked {
 		versions = append(versions, lab.Version{Image: "deb", Number: i + 1, Root: root})
 	}
 	var last int64
-	got, err := c.Fsck(t.Context(), versions, func(done, of int64) {
+	got, err := c.Fsck(t.Context(), func() ([]lab.Version, error) { return versions, nil }, func(done, of int64) {
 		if done <= last || done > of {
 			t.Errorf("progress %d of %d after %d", done, of, last)
 		}

@@ -46,14 +46,13 @@ func (d *Desk) referenced(ctx context.Context) (map[chunk.ID]bool, error) {
 
 // Fsck hashes every chunk in the store again.
 func (d *Desk) Fsck(ctx context.Context, progress func(done, of int64)) (lab.Fscked, error) {
-	s, err := d.Lab.Watch(ctx, 0)
-	if err != nil {
-		return lab.Fscked{}, err
-	}
-	versions := slices.SortedFunc(maps.Values(s.Versions), func(a, b lab.Version) int {
-		return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Number, b.Number))
-	})
-	got, err := d.State.Chunks.Fsck(ctx, versions, progress)
+	var s lab.Snapshot
+	got, err := d.State.Chunks.Fsck(ctx, func() (all []lab.Version, err error) {
+		s, err = d.Lab.Watch(ctx, 0)
+		return slices.SortedFunc(maps.Values(s.Versions), func(a, b lab.Version) int {
+			return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Number, b.Number))
+		}), err
+	}, progress)
 	if err != nil {
 		return got, err
 	}
