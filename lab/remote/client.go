@@ -141,13 +141,18 @@ func (c *Client) ask(ctx context.Context, method, path string, q url.Values, bod
 // send sends a request. Any answer but 200 is an error.
 func (c *Client) send(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
 	u := url.URL{Scheme: "http", Host: "carte", Path: path, RawQuery: q.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	return ask(ctx, &c.http, method, u.String(), body, c.lost)
+}
+
+// ask sends a request. Any answer but 200 is an error; lost says what none at all means.
+func ask(ctx context.Context, h *http.Client, method, u string, body io.Reader, lost func(context.Context, error) error) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, u, body)
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.http.Do(req)
+	res, err := h.Do(req)
 	if err != nil {
-		return nil, c.lost(ctx, err)
+		return nil, lost(ctx, err)
 	}
 	if res.StatusCode != http.StatusOK {
 		defer res.Body.Close()

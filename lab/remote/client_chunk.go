@@ -37,16 +37,22 @@ func (c *Client) Chunks(ctx context.Context, ids []chunk.ID, each func(id chunk.
 		return 0, err
 	}
 	defer res.Body.Close()
+	return readFrames(res, res.Body, ids, each, func(err error) error { return c.lost(ctx, err) })
+}
+
+// readFrames hands over the chunks of an answer, which are those that were asked for, in that order; then it reads the
+// answer's trailer. lost says what a cut answer means.
+func readFrames(res *http.Response, body io.Reader, ids []chunk.ID, each func(chunk.ID, []byte) error, lost func(error) error) (got int, err error) {
 	var buf []byte
 	for {
-		id, stored, err := chunk.ReadFrame(res.Body, buf)
+		id, stored, err := chunk.ReadFrame(body, buf)
 		switch {
 		case err == io.EOF:
 			return got, told(res.Trailer.Get(trailerResult), got == len(ids))
 		case errors.Is(err, chunk.ErrDamaged):
 			return got, err
 		case err != nil:
-			return got, c.lost(ctx, err)
+			return got, lost(err)
 		case got == len(ids) || id != ids[got]:
 			return got, fmt.Errorf("chunk %v was not asked for: %w", id, lab.ErrDamaged)
 		}

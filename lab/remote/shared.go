@@ -154,25 +154,7 @@ func (s *Shared) chunks(ctx context.Context, ids []chunk.ID, each func(id chunk.
 	defer res.Body.Close()
 	body := newWatched(res.Body, cut)
 	defer body.stop()
-	var buf []byte
-	for {
-		id, stored, err := chunk.ReadFrame(body, buf)
-		switch {
-		case err == io.EOF:
-			return got, told(res.Trailer.Get(trailerResult), got == len(ids))
-		case errors.Is(err, chunk.ErrDamaged):
-			return got, err
-		case err != nil:
-			return got, s.lost(ctx, err)
-		case got == len(ids) || id != ids[got]:
-			return got, fmt.Errorf("chunk %v was not asked for: %w", id, lab.ErrDamaged)
-		}
-		if err := each(id, stored); err != nil {
-			return got, err
-		}
-		got++
-		buf = stored[:0]
-	}
+	return readFrames(res, body, ids, each, func(err error) error { return s.lost(ctx, err) })
 }
 
 // whole asks for something small and returns it all.
@@ -205,19 +187,7 @@ func (s *Shared) once(ctx context.Context, path string, q url.Values) ([]byte, e
 }
 
 func (s *Shared) send(ctx context.Context, method, path string, q url.Values, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, s.base+path+"?"+q.Encode(), bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	res, err := s.http.Do(req)
-	if err != nil {
-		return nil, s.lost(ctx, err)
-	}
-	if res.StatusCode != http.StatusOK {
-		defer res.Body.Close()
-		return nil, readError(res)
-	}
-	return res, nil
+	return ask(ctx, &s.http, method, s.base+path+"?"+q.Encode(), bytes.NewReader(body), s.lost)
 }
 
 // lost says why there was no answer: the caller's own cancel, or the share is gone, or is another. It never shows the token.
