@@ -54,6 +54,9 @@ func (w *world) onward(s lab.Snapshot, m lab.Machine) error {
 		return w.powered(m)
 	}
 	switch {
+	case busy && b.State == lab.Working && b.Plan.Capture != nil && w.IntN(3) == 0:
+		_, err := w.l.Say(ctx, lab.Captured{Boot: b.ID, AddVersion: lab.AddVersion{Version: lab.Version{Root: w.root(), Bytes: 1 << 20}}})
+		return err
 	case w.IntN(25) == 0 && busy:
 		_, err := w.l.Say(ctx, lab.Stop{Boot: b.ID})
 		return err
@@ -129,7 +132,7 @@ func (w *world) verb() lab.Verb {
 	boot := w.Int64N(12)
 	image := pick(w.Rand, "debian", "tree")
 	form := map[string]lab.Form{"debian": lab.FormDisk, "tree": lab.FormTree}[image]
-	switch w.IntN(20) {
+	switch w.IntN(24) {
 	case 0:
 		return lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{}}
 	case 1:
@@ -161,6 +164,10 @@ func (w *world) verb() lab.Verb {
 		return lab.Stop{Boot: boot, Reason: pick(w.Rand, "", "why\xff")}
 	case 16:
 		return lab.Retry{Boot: boot}
+	case 18, 20, 21:
+		return lab.QueueCapture{Machine: name, Image: pick(w.Rand, image, "mine"), Base: w.IntN(2), Disk: pick(w.Rand, "", "", "S1"), Kind: pick(w.Rand, "", "user"), Message: "a\xff\nb"}
+	case 19:
+		return lab.Captured{Boot: boot, AddVersion: lab.AddVersion{Version: lab.Version{Root: w.root(), Bytes: 1 << 20}}}
 	case 17:
 		return lab.MoveBoot{Boot: boot, Before: w.Int64N(12), Machine: pick(w.Rand, "", "vm", "metal")}
 	}
