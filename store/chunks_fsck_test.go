@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 
 	"carte/lab"
@@ -46,6 +47,14 @@ func fsck(t *testing.T, c *Chunks, roots ...chunk.ID) lab.Fscked {
 		t.Fatal(err)
 	}
 	return got
+}
+
+// wantExportForGood is wantExport now and when the store is opened again.
+func wantExportForGood(t *testing.T, c *Chunks, root chunk.ID, want []byte) {
+	t.Helper()
+	wantExport(t, c, root, want)
+	c.Close()
+	wantExport(t, openChunks(t, c.dir), root, want)
 }
 
 // Each of many flipped bits, anywhere in chunks or their frames, is found, and only those; importing again mends them.
@@ -91,10 +100,7 @@ func TestFsckFindsEveryFlippedByte(t *testing.T) {
 	if got := fsck(t, c, root, other); len(got.Broken) != 0 || got.Mended != 0 {
 		t.Errorf("after the import: %+v", got)
 	}
-	wantExport(t, c, root, b)
-	c.Close()
-	c = openChunks(t, dir)
-	wantExport(t, c, root, b)
+	wantExportForGood(t, c, root, b)
 }
 
 // A good copy in an older pack is used.
@@ -121,10 +127,46 @@ func TestFsckMendsFromAnotherPack(t *testing.T) {
 	if got := fsck(t, c, root); got.Mended != st.NewChunks || len(got.Broken) != 0 {
 		t.Errorf("%+v", got)
 	}
-	wantExport(t, c, root, b)
-	c.Close()
-	c = openChunks(t, dir)
-	wantExport(t, c, root, b)
+	wantExportForGood(t, c, root, b)
+}
+
+// What comes from elsewhere is taken where it is lacking, and only what hashes.
+func TestMend(t *testing.T) {
+	c := openChunks(t, t.TempDir())
+	b := noise(6*chunk.Size, 53)
+	root, _ := mustImport(t, c, b)
+	m, frames := framesOf(b)
+	for _, id := range m.IDs[:4] {
+		flip(t, packPath(c.packDir(), 0), c.index[id].off+99)
+	}
+	if got := fsck(t, c, root); got.Damaged != 4 || len(got.Broken) != 4 {
+		t.Fatalf("%+v", got)
+	}
+	n := 0
+	whole, err := c.Mend(func() (chunk.ID, []byte, error) {
+		id, stored, err := frames()
+		if n++; n == 3 {
+			stored[9] ^= 1
+		}
+		return id, stored, err
+	})
+	if err != nil || len(whole) != 5 || slices.Contains(whole, m.IDs[2]) || c.Total() > int64(len(b))*10/6 {
+		t.Errorf("%d are whole, %d bytes stored, %v", len(whole), c.Total(), err)
+	}
+	if got := fsck(t, c, root); len(got.Broken) != 1 || got.Broken[0].ID != m.IDs[2] {
+		t.Errorf("%+v", got)
+	}
+	_, frames = framesOf(b)
+	if _, err := c.Mend(func() (chunk.ID, []byte, error) { return chunk.ID{}, nil, errors.New("cut off") }); err == nil {
+		t.Error("an end that is none was taken for one")
+	}
+	if whole, err := c.Mend(frames); err != nil || len(whole) != 6 {
+		t.Error(whole, err)
+	}
+	if got := fsck(t, c, root); got.Damaged != 0 {
+		t.Errorf("%+v", got)
+	}
+	wantExportForGood(t, c, root, b)
 }
 
 func TestFsckManifestsAndIndexes(t *testing.T) {

@@ -22,7 +22,7 @@ import (
 
 // A catalogue on a full disk takes nothing, says so, and works on when there is room again. It runs in a mount namespace of its own.
 func TestFullDiskUnderTheCatalogue(t *testing.T) {
-	dir := inSmallDisk(t, "TestFullDiskUnderTheCatalogue", "4m")
+	dir := inSmallDisk(t, "4m")
 	if dir == "" {
 		return
 	}
@@ -68,13 +68,11 @@ func TestFullDiskUnderTheCatalogue(t *testing.T) {
 // Whatever room there is, from none at all to enough, page by page: an import, a capture and a collection say that the disk is full, leave nothing
 // that anybody sees or that the next collection does not take, and hurt nothing; with room they do what they are for. The smallest room that suffices is reached by every phase having failed once.
 func TestFullDiskAtEveryPhase(t *testing.T) {
-	dir := inSmallDisk(t, "TestFullDiskAtEveryPhase", "12m")
-	if dir == "" {
+	d := deskOnSmallDisk(t, "12m")
+	if d == nil {
 		return
 	}
 	const size = 5*chunk.Size + 4096 // more than a writer gathers
-	d := hold(t, dir)
-	defer d.State.Close()
 	base := noise(size, 1)
 	mustAdd(t, d, "base", base)
 	mustAdd(t, d, "old", append(bytes.Clone(base[:chunk.Size]), noise(4*chunk.Size, 2)...)) // its pack is mostly of no use when it is gone
@@ -126,12 +124,10 @@ func TestFullDiskAtEveryPhase(t *testing.T) {
 
 // A collection that has no room to write a pack anew leaves it, says so, and does it when there is room.
 func TestFullDiskUnderACollection(t *testing.T) {
-	dir := inSmallDisk(t, "TestFullDiskUnderACollection", "12m")
-	if dir == "" {
+	d := deskOnSmallDisk(t, "12m")
+	if d == nil {
 		return
 	}
-	d := hold(t, dir)
-	defer d.State.Close()
 	old := noise(6*chunk.Size, 2)
 	mustAdd(t, d, "old", old)
 	mustAdd(t, d, "part", old[:chunk.Size])
@@ -250,8 +246,20 @@ func framesOf(b []byte) (m chunk.Manifest, next func() (chunk.ID, []byte, error)
 	}
 }
 
+// deskOnSmallDisk is inSmallDisk with a desk; nil for the one that started it.
+func deskOnSmallDisk(t *testing.T, size string) *Desk {
+	t.Helper()
+	dir := inSmallDisk(t, size)
+	if dir == "" {
+		return nil
+	}
+	d := hold(t, dir)
+	t.Cleanup(func() { d.State.Close() })
+	return d
+}
+
 // inSmallDisk runs the test again with a tmpfs of that size that nobody else sees, and gives the path there; empty for the one that started it.
-func inSmallDisk(t *testing.T, name, size string) string {
+func inSmallDisk(t *testing.T, size string) string {
 	const env = "CARTE_TEST_SMALL_DISK"
 	if dir := os.Getenv(env); dir != "" {
 		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
@@ -262,7 +270,7 @@ func inSmallDisk(t *testing.T, name, size string) string {
 		}
 		return filepath.Join(dir, "lab")
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), env+"="+t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Getuid() != 0 {
@@ -274,7 +282,7 @@ func inSmallDisk(t *testing.T, name, size string) string {
 	if err != nil && !errors.As(err, &exit) {
 		t.Skipf("no mount namespace to be had here: %v", err)
 	}
-	if err != nil || !bytes.Contains(out, []byte("PASS: "+name)) {
+	if err != nil || !bytes.Contains(out, []byte("PASS: "+t.Name())) {
 		t.Errorf("in the namespace: %v\n%s", err, out)
 	}
 	return ""

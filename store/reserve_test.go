@@ -34,7 +34,7 @@ func fill(t *testing.T, dir string) string {
 
 // On a full disk an image can be removed, by a command alone and by a lab that runs, and there is room again. It runs in a mount namespace of its own.
 func TestFullDiskIsNoDeadEnd(t *testing.T) {
-	dir := inSmallDisk(t, "TestFullDiskIsNoDeadEnd", "96m")
+	dir := inSmallDisk(t, "96m")
 	if dir == "" {
 		return
 	}

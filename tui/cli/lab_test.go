@@ -29,6 +29,7 @@ type testDesk struct {
 	*lab.Lab
 	unused
 	findings []lab.Finding
+	asked    int // what Fsck says it asked of machines
 }
 
 func (d *testDesk) Import(ctx context.Context, r io.Reader, i lab.Import, progress func(int64)) (got lab.Imported, err error) {

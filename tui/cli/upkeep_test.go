@@ -24,6 +24,7 @@ func (d *testDesk) Fsck(ctx context.Context, progress func(done, of int64)) (lab
 	} else if _, ok := s.Images["unneeded"]; ok {
 		got.Broken = append(got.Broken, lab.Broken{What: "chunk", ID: chunk.ID{1}, Why: "damaged"})
 	}
+	got.Damaged, got.Asked = len(got.Broken), d.asked
 	return got, err
 }
 
@@ -58,6 +59,10 @@ func TestFsck(t *testing.T) {
 	out, errs, code := b.run("fsck")
 	if code != 1 || out != "chunk\t010000000000\tdamaged\t[broken@1]\n" || !strings.Contains(errs, "1 chunk is damaged, which hurts [broken@1]; import the same file again") {
 		t.Errorf("broken: %d %q %q", code, out, errs)
+	}
+	b.desk.asked = 1
+	if _, errs, code := b.run("fsck"); code != 1 || !strings.Contains(errs, "damaged 1, mended from the store 0, asked of machines 1") || !strings.Contains(errs, "machines that have it bring it with their next boot; or import") {
+		t.Errorf("asked: %d %q", code, errs)
 	}
 	out, errs, code = b.run("fsck", "--json")
 	var doc lab.Fscked
