@@ -27,7 +27,7 @@ import (
 //	peer.go        the swarm of one boot: the listener, its key, who else there is
 //	peer_serve.go  what is handed to others: only chunks of the own plan that this disk holds, hashed as they are read
 //	peer_ask.go    what is asked of another
-//	peer_pool.go   what is still wanted; peer_share.go which of it comes from where
+//	peer_pool.go   what is still wanted; peer_share.go which of it comes from where; peer_take.go the taking
 //
 // Where there is nobody else, nothing waits for anybody and the server is asked in the order of the disk.
 type swarm struct {
