@@ -16,7 +16,14 @@ func (w *world) say() error {
 		if _, busy := s.Active(m.ID); busy || w.IntN(3) == 0 {
 			return w.onward(s, m)
 		}
-		_, err := w.l.Say(w.t.Context(), lab.Queue{Machine: m.Label(), Stack: pick(w.Rand, "s-debian", "s-tree")})
+		var v lab.Verb = lab.Queue{Machine: m.Label(), Stack: pick(w.Rand, "s-debian", "s-tree")}
+		switch q := s.QueueOf(m.ID); {
+		case len(q) > 0 && w.IntN(12) == 0:
+			v = lab.Stop{Boot: q[0].ID}
+		case w.IntN(8) == 0:
+			v = lab.QueueCapture{Machine: m.Label(), Image: pick(w.Rand, "debian", "tree", "mine")}
+		}
+		_, err := w.l.Say(w.t.Context(), v)
 		return err
 	}
 	switch w.IntN(10) {
@@ -57,7 +64,7 @@ func (w *world) onward(s lab.Snapshot, m lab.Machine) error {
 	case busy && b.State == lab.Working && b.Plan.Capture != nil && w.IntN(3) == 0:
 		_, err := w.l.Say(ctx, lab.Captured{Boot: b.ID, AddVersion: lab.AddVersion{Version: lab.Version{Root: w.root(), Bytes: 1 << 20}}})
 		return err
-	case w.IntN(25) == 0 && busy:
+	case busy && (w.IntN(25) == 0 || b.State == lab.Running && w.IntN(8) == 0):
 		_, err := w.l.Say(ctx, lab.Stop{Boot: b.ID})
 		return err
 	case !busy || b.State == lab.Starting && (m.Ticket.Boot != b.ID || w.IntN(3) == 0):
