@@ -147,7 +147,12 @@ func (f Form) offset() int64 {
 
 // peers lists the agents that work on an image of the same boot just now, on other machines.
 func (s Snapshot) peers(b Boot) (all []Peer) {
-	for _, o := range s.SortedBoots() {
+	boots := s.SortedBoots()
+	after := slices.IndexFunc(boots, func(o Boot) bool { return o.ID > b.ID })
+	if after < 0 {
+		after = 0
+	}
+	for _, o := range append(boots[after:len(boots):len(boots)], boots[:after]...) { // of many, each names others
 		live := s.Live[o.Machine]
 		if o.Machine == b.Machine || o.State != Working || !live.Agent || live.Peer.Addr == "" {
 			continue

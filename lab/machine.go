@@ -195,7 +195,7 @@ type Live struct {
 	Asked    int       `json:"asked"` // network boots asked for since the server started
 	IP       string    `json:"ip,omitempty"`
 	Power    string    `json:"power"`           // on, off or empty: nobody knows
-	Peer     Peer      `json:"peer,omitzero"`   // where its agent hands over chunks, while it works
+	Peer     Peer      `json:"-"`               // where its agent hands over chunks, while it works; for agents alone
 	Order    string    `json:"order,omitempty"` // on, off, cycle: the operator's, not carried out yet
 	Note     string    `json:"note,omitempty"`  // what went wrong last, such as a power driver's error
 	Silent   int       `json:"silent"`          // agents started to look at the machine that have not said hello

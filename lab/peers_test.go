@@ -31,7 +31,11 @@ func TestPeers(t *testing.T) {
 			x.Machine = b.machine(name).ID
 			all = append(all, x)
 		}
-		if got := report(who, p); !slices.Equal(got, all) {
+		got := report(who, p)
+		for _, list := range [][]Peer{got, all} { // which comes first does not matter
+			slices.SortFunc(list, func(a, b Peer) int { return int(a.Machine - b.Machine) })
+		}
+		if !slices.Equal(got, all) {
 			t.Errorf("%s is told of %+v, want %+v", who, got, all)
 		}
 	}
@@ -65,5 +69,9 @@ func TestPeersAreNotTooMany(t *testing.T) {
 	}
 	if len(last.Peers) != MaxPeers {
 		t.Errorf("the last one is told of %d others, want %d", len(last.Peers), MaxPeers)
+	}
+	first := b.report(1, Report{Boot: b.now().SortedBoots()[0].ID, Rung: RungHash})
+	if slices.Equal(first.Peers, last.Peers) {
+		t.Error("the first one and the last one are told of the same others")
 	}
 }
