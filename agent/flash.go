@@ -118,8 +118,7 @@ func (f *flash) run(ctx context.Context) error {
 	if err := f.verify(ctx, todo); err != nil {
 		return err
 	}
-	f.say("%s is %s after %.1f s: %s read, %s fetched, %s written, %s zeroed", f.name, f.proof(), time.Since(began).Seconds(),
-		lab.Bytes(f.read.Load()), lab.Bytes(f.fetched.Load()), lab.Bytes(f.written.Load()), lab.Bytes(f.zeroed.Load()))
+	f.say("%s is %s after %.1f s: %s", f.name, f.proof(), time.Since(began).Seconds(), f.moved().Words())
 	return f.tell(ctx, lab.Report{Rung: lab.RungVerify, Proven: f.check.All()})
 }
 

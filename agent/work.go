@@ -113,16 +113,22 @@ func (w *work) tell(ctx context.Context, r lab.Report) error {
 	return nil
 }
 
-// moved is what was moved so far.
+// moved is what the boot has moved so far, and of how much.
 func (w *work) moved() lab.Moved {
-	m := lab.Moved{
-		Read: w.read.Load(), Fetched: w.fetched.Load(), Peers: w.peers.Load(), Reused: w.reused.Load(),
-		Written: w.written.Load(), Zeroed: w.zeroed.Load(), Sent: w.sent.Load(), Total: w.taking.Load(),
-	}
+	m := w.counts.moved()
+	m.Total = w.taking.Load()
 	for _, x := range w.orders.Writes {
 		m.Total += x.Bytes
 	}
 	return m
+}
+
+// moved is what was moved so far.
+func (c *counts) moved() lab.Moved {
+	return lab.Moved{
+		Read: c.read.Load(), Fetched: c.fetched.Load(), Peers: c.peers.Load(), Reused: c.reused.Load(),
+		Written: c.written.Load(), Zeroed: c.zeroed.Load(), Sent: c.sent.Load(),
+	}
 }
 
 // reach tells that the boot has reached a rung on which it will move of bytes.
