@@ -56,7 +56,11 @@ func (w *work) take(ctx context.Context) (got lab.Imported, err error) {
 	if d.Size() != o.Disk.Bytes {
 		return got, fmt.Errorf("disk %s has %d bytes and should have %d; it is not the one that was asked for: %w", o.Disk, d.Size(), o.Disk.Bytes, lab.ErrRefused)
 	}
-	x := &capture{flash: flash{counts: &w.counts, teller: w, source: w.client, disk: d, name: "disk " + o.Disk.String(), pause: w.client.pause}, to: &uplink{w.client, &w.sent}}
+	last := func(ctx context.Context) error { return w.tell(ctx, lab.Report{}) } // so that the boot's record has all counts
+	up := &uplink{w.client, &w.sent, last}
+	x := &capture{to: up, flash: flash{
+		counts: &w.counts, teller: w, source: w.client, disk: d, name: "disk " + o.Disk.String(), pause: w.client.pause,
+	}}
 	if x.compared(ctx, o.Base); ctx.Err() != nil {
 		return got, context.Cause(ctx)
 	}

@@ -20,7 +20,8 @@ import (
 // batches that are durable when they are answered. When one is cut off, the server is asked what of it is still lacking.
 type uplink struct {
 	*client
-	again *atomic.Int64 // is added to for what is sent once more, in bytes
+	again *atomic.Int64               // is added to for what is sent once more, in bytes
+	last  func(context.Context) error // is called before the manifest, which ends the boot
 }
 
 const (
@@ -107,6 +108,9 @@ func (u *uplink) Keep(ctx context.Context, _ lab.Capture, m chunk.Manifest, next
 			}
 		}
 	}).Run(ctx)
+	if err == nil {
+		err = u.last(ctx)
+	}
 	if err != nil {
 		return got, err
 	}

@@ -278,7 +278,7 @@ func (v Captured) decide(d *draft) error {
 	if b.Same {
 		d.move(b, Done, fmt.Sprintf("%s has these bytes already", b.Captured))
 	} else {
-		d.move(b, Done, fmt.Sprintf("%s is %s of %s", b.Captured, cmp.Or(Clean(v.Found), Bytes(add.Bytes)), m.Label()))
+		d.move(b, Done, fmt.Sprintf("made %s of %s: %s", b.Captured, m.Label(), cmp.Or(Clean(v.Found), Bytes(add.Bytes))))
 	}
 	return nil
 }

@@ -149,3 +149,33 @@ func TestCaptureCrashed(t *testing.T) {
 		t.Error("the file system is not captured as it is on the disk")
 	}
 }
+
+// A tree is captured out of its partition, and is a tree again.
+func TestCaptureTree(t *testing.T) {
+	b := labtest.New(t, netboot.Config{})
+	whole := formatted(t, 35<<20)
+	v1 := labtest.Import(t, b, "tree", lab.FormTree, whole[1<<20:33<<20])
+	sim, name := labtest.Metal(t, b, 0, 200<<20), labtest.MetalName(0)
+	bootOnce(t, b, sim, "tree")
+	sim.Again = true
+	labtest.On(t, sim)
+	same := captured(t, b, lab.QueueCapture{Machine: name, Image: "tree"})
+	if !same.Same || same.Captured != v1.Ref() || same.Moved.Sent != 0 {
+		t.Errorf("a tree that nobody changed is %s: %s; %+v", same.Captured, same.Reason, same.Moved)
+	}
+	onExt4(t, sim.Disk.File, func(dir string) {
+		if err := os.WriteFile(filepath.Join(dir, "new"), []byte("new"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	x := captured(t, b, lab.QueueCapture{Machine: name, Image: "tree"})
+	v2 := labtest.Now(t, b).Versions["tree@2"]
+	if x.Captured != v2.Ref() || v2.Bytes != v1.Bytes || v2.Parent != 1 || x.Moved.Sent == 0 || x.Moved.Sent > 1<<20 {
+		t.Errorf("it is %s: %s; %+v, %+v", x.State, x.Reason, x.Moved, v2)
+	}
+	// As another image it is of the same kind and form.
+	other := captured(t, b, lab.QueueCapture{Machine: name, Image: "mine"})
+	if s := labtest.Now(t, b); other.State != lab.Done || other.Moved.Sent != 0 || s.Images["mine"].Form != lab.FormTree || s.Versions["mine@1"].Root != v2.Root {
+		t.Errorf("it is %s: %s; %+v", other.State, other.Reason, s.Versions["mine@1"])
+	}
+}
