@@ -120,9 +120,15 @@ func TestOpenDiskRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, tt.kind)
 		}
 	}
+	if d, err := h.readDisk(lab.DiskID{Serial: "carte-0103", Bytes: 4 << 30}); d != nil || !errors.Is(err, lab.ErrNotFound) {
+		t.Errorf("another disk is read: %v", err)
+	}
 	twins := fake(t, map[string]string{"sys/block/vda/size": "8", "sys/block/vda/serial": "x", "sys/block/vdb/size": "8", "sys/block/vdb/serial": "x"})
 	if _, err := twins.openDisk(lab.DiskID{Serial: "x", Bytes: 4096}); !errors.Is(err, lab.ErrRefused) || !strings.Contains(err.Error(), "/dev/vdb") {
 		t.Errorf("two disks: %v", err)
+	}
+	if _, err := twins.readDisk(lab.DiskID{Serial: "x", Bytes: 4096}); !errors.Is(err, lab.ErrRefused) {
+		t.Errorf("one of two disks is read: %v", err)
 	}
 	if _, err := fake(t, nil).inventory(); err == nil {
 		t.Error("a machine without sysfs has an inventory")

@@ -107,6 +107,16 @@ func TestExitCodes(t *testing.T) {
 		{"boot hpt --on vm-1 --timeout 5m", 2, "--timeout is for --wait"},
 		{"boot hpt --on vm-1 --wait don", 2, `a boot never is "don"`},
 		{"boot hpt --on vm-1 --wait done", 8, "no lab runs in "},
+		{"capture debian", 2, "--machine NAME, --from FILE"},
+		{"capture debian --machine vm-1 --from x", 2, "exclude one another"},
+		{"capture debian --from x --wait", 2, "are for --machine"},
+		{"capture debian --machine vm-1 --timeout 5m", 2, "--timeout is for --wait"},
+		{"capture debian --machine vm-1 --wait=don", 2, `a boot never is "don"`},
+		{"capture debian --machine vm-1 --wait", 8, "no lab runs in "},
+		{"capture debian@1 --machine vm-1", 2, "its name has no version"},
+		{"capture debian --machine vm-1 --base 99", 3, "debian@99"},
+		{"capture debian --machine vm-1 --kind user", 4, "is of kind system"},
+		{"capture debian --machine nobody", 3, "vm-1"},
 		{"boot show 99", 3, "boot 99: no such thing"},
 		{"boot show x", 3, `"x" is neither the number of a boot nor a machine`},
 		{"boot stop 1", 5, "boot 1 is over (done)"},
@@ -248,6 +258,8 @@ func TestCompletion(t *testing.T) {
 	for line, want := range map[string]string{
 		"boot hpt --on ":         "vm-1",
 		"boot hpt --wait ":       "done",
+		"capture ":               "debian",
+		"capture x --machine ":   "vm-1",
 		"stack new x --system ":  "debian",
 		"wait boot 1 ":           "done",
 		"wait machine vm-1 ":     "idle",
@@ -280,7 +292,7 @@ func TestDocuments(t *testing.T) {
 		"machine ls", "machine show vm-1", "machine add nuc-1 --mac 00:11:22:33:44:55", "machine set nuc-1 note=x", "machine adopt 52:54:00:00:00:99 --name nuc-2",
 		"machine forget nuc-2 --confirm nuc-2", "image ls", "image show demo", "image import - --name debian", "image verify", "image rm debian@3 --confirm debian@3",
 		"stack ls", "stack show demo", "stack new tree --system demo", "stack rm tree", "boot hpt --on vm-1", "boot show 1", "queue ls", "queue mv 4 --first",
-		"queue rm 4", "boot retry 1", "status", "doctor", "version",
+		"queue rm 4", "boot retry 1", "capture demo --machine vm-1 --message x", "status", "doctor", "version",
 	} {
 		out := b.ok(line + " --json")
 		dec := json.NewDecoder(strings.NewReader(out))
