@@ -3,7 +3,6 @@ package labtest_test
 import (
 	"os"
 	"path/filepath"
-
 	"testing"
 
 	"carte/lab"
