@@ -33,9 +33,14 @@ type Import struct {
 	Form    Form   `json:"form"`
 	Message string `json:"message,omitempty"`
 	Author  string `json:"author,omitempty"`
-	File    string `json:"file,omitempty"`  // where it came from, for messages
-	Whole   bool   `json:"whole,omitempty"` // what file systems do not need is kept, too
+	File    string `json:"file,omitempty"`       // where it came from, for messages
+	Whole   bool   `json:"whole,omitempty"`      // what file systems do not need is kept, too
+	Size    int64  `json:"size_bytes,omitempty"` // of the file system that is made of files; 0: what they need, and room
 }
+
+// SparseRecord, in the PAX header of a tar's member, says that its blocks of zeros are holes. carte packs folders so:
+// archive/tar does not write the holes of a file.
+const SparseRecord = "CARTE.sparse"
 
 // Imported is what an import came to. Same means that the newest version had these bytes already.
 type Imported struct {

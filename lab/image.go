@@ -15,12 +15,13 @@ import (
 type Form string
 
 const (
-	FormDisk Form = "disk" // a whole disk with its partition table, any operating system
-	FormTree Form = "tree" // one Linux root file system, ext4
+	FormDisk  Form = "disk"  // a whole disk with its partition table, any operating system
+	FormTree  Form = "tree"  // one Linux root file system, ext4
+	FormFiles Form = "files" // a file set, an ext4 of its own: a layer over a tree
 )
 
-// Forms lists the forms that this carte can boot.
-var Forms = []Form{FormDisk, FormTree}
+// Forms lists the forms that images can have.
+var Forms = []Form{FormDisk, FormTree, FormFiles}
 
 // An Image is a named thing with a kind, which is its contract.
 type Image struct {
@@ -163,7 +164,7 @@ func (v AddVersion) decide(d *draft) error {
 		return err
 	}
 	if !slices.Contains(Forms, v.Form) {
-		return fmt.Errorf("form %q: carte knows disk and tree: %w", v.Form, ErrInvalid)
+		return fmt.Errorf("form %q: carte knows disk, tree and files: %w", v.Form, ErrInvalid)
 	}
 	if v.Root.IsZero() || v.Bytes <= 0 {
 		return fmt.Errorf("image %s is empty: %w", v.Image, ErrInvalid)

@@ -149,6 +149,9 @@ func (v NewStack) decide(d *draft) error {
 		if im.Kind != "system" {
 			return fmt.Errorf("image %s is of kind %s; a stack begins with a system image: %w", im.Name, im.Kind, ErrRefused)
 		}
+		if im.Form == FormFiles {
+			return fmt.Errorf("image %s has the form files; today a stack is one image of the form disk or tree: %w", im.Name, ErrRefused)
+		}
 		if v.Grow && im.Form != FormDisk {
 			return fmt.Errorf("image %s has the form %s; only a disk has a last partition that can grow: %w", im.Name, im.Form, ErrRefused)
 		}

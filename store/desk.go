@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,14 +49,24 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 		return lab.Imported{}, unadded("import", i.Name, err)
 	}
 	defer src.Close()
-	if strings.HasPrefix(src.Format, "tar") {
-		return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s is a tar archive, and carte takes whole disks and ext4 file systems: %w", name, lab.ErrInvalid))
+	made, err := madeOfFiles(src, i)
+	if err != nil {
+		return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s: %w", name, err))
 	}
 	in := Input{At: src.Random(), Size: src.Size, Whole: i.Whole, Progress: func(done int64) {
 		if progress != nil {
 			progress(max(done, src.Consumed()))
 		}
 	}}
+	var said []string
+	if made {
+		files, err := d.files(ctx, src, i, &in)
+		if err != nil {
+			return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s: %w", name, err))
+		}
+		defer files.Close()
+		v.Found, said = tell(files, i.Form)
+	}
 	if in.At == nil {
 		whole := bufio.NewReaderSize(src, media.Sector)
 		head, err := whole.Peek(media.Sector)
@@ -78,6 +87,7 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 	if err == nil && !i.Whole {
 		out.Warnings = append(out.Warnings, keptSpace(found)...)
 	}
+	out.Warnings = append(out.Warnings, said...)
 	out.Format, out.Seconds = src.Format, time.Since(begin).Seconds()
 	return out, err
 }
@@ -93,12 +103,20 @@ func (d *Desk) add(ctx context.Context, how string, v lab.AddVersion, found *lay
 		return lab.Imported{}, unadded(how, v.Image, err)
 	}
 	v.FileSystems = fileSystems(*found)
-	v.Found = lab.Clean(facts.String())
+	if v.Found = lab.Clean(v.Found); v.Found == "" {
+		v.Found = lab.Clean(facts.String())
+	} else { // it was made of files, and what they are says more
+		v.Found = lab.Clean(facts.Whole.String()) + ", " + v.Found
+	}
+	twins, err := d.twins(ctx, v, facts)
+	if err != nil {
+		return lab.Imported{}, unadded(how, v.Image, err)
+	}
 	changed, err := d.Lab.Say(ctx, v)
 	if err != nil {
 		return lab.Imported{}, err
 	}
-	out := lab.Imported{Same: len(changed.Versions) == 0, New: v.Stored, Warnings: warnings(v, facts)}
+	out := lab.Imported{Same: len(changed.Versions) == 0, New: v.Stored, Warnings: append(warnings(v, facts), twins...)}
 	if out.Same {
 		out.Version, err = d.version(ctx, lab.Ref{Name: v.Image})
 	} else {
@@ -134,7 +152,7 @@ func (d *Desk) sniff(v lab.AddVersion) (media.Facts, error) {
 	if err != nil {
 		return media.Facts{}, fmt.Errorf("look into %s: %w", v.Image, err)
 	}
-	if v.Form == lab.FormTree && facts.Whole.Type != "ext4" {
+	if v.Form != lab.FormDisk && facts.Whole.Type != "ext4" {
 		return media.Facts{}, fmt.Errorf("a tree is one ext4 file system, and this is %s: %w", lab.Clean(facts.String()), lab.ErrInvalid)
 	}
 	return facts, nil

@@ -7,12 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"carte/lab"
 	"carte/tui/action"
 	"carte/tui/cell"
+	"carte/tui/folder"
 )
 
 // A job is long work that the screen started: import, export, verify. Its numbers are written by the work and read by
@@ -86,15 +88,14 @@ func (m *model) importing(j *job, text string) func() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		file, err := os.Open(name)
+		file, size, err := openImport(name)
 		if err != nil {
 			return "", fileWords(name, err)
 		}
 		defer file.Close()
-		if info, err := file.Stat(); err == nil && info.IsDir() {
-			return "", fmt.Errorf("%s is a folder; an image is made of a file: %w", name, lab.ErrInvalid)
-		} else if err == nil && info.Mode().IsRegular() {
-			j.of.Store(info.Size())
+		j.of.Store(size)
+		if _, ok := file.(*folder.Reader); ok && i.Form == lab.FormDisk {
+			i.Form = lab.FormTree
 		}
 		got, err := m.desk.Import(m.ctx, file, i, func(done int64) { j.done.Store(done); m.feed.soon() })
 		if err != nil {
@@ -103,8 +104,29 @@ func (m *model) importing(j *job, text string) func() (string, error) {
 		if got.Same {
 			return fmt.Sprintf("%s has these bytes already; nothing was stored", got.Version.Ref()), nil
 		}
-		return fmt.Sprintf("%s: %s, %s new in the store, %s", got.Version.Ref(), lab.Bytes(got.Version.Bytes), lab.Bytes(got.New), got.Format), nil
+		words := fmt.Sprintf("%s: %s, %s new in the store, %s", got.Version.Ref(), lab.Bytes(got.Version.Bytes), lab.Bytes(got.New), got.Format)
+		if len(got.Warnings) > 0 {
+			words += "; warning: " + lab.Clean(strings.Join(got.Warnings, "; "))
+		}
+		return words, nil
 	}
+}
+
+// openImport opens a file, or a folder as a tar of it, and says how long it is; 0: nobody knows.
+func openImport(name string) (io.ReadCloser, int64, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := file.Stat()
+	if err == nil && info.IsDir() {
+		dir, err := folder.Open(name)
+		return dir, 0, errors.Join(err, file.Close())
+	}
+	if err == nil && info.Mode().IsRegular() {
+		return file, info.Size(), nil
+	}
+	return file, 0, err
 }
 
 // fileWords says in words why a file or folder cannot be used.

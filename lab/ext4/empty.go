@@ -18,7 +18,7 @@ const (
 	extraIsize     = 32 // bytes that an inode uses behind the 128 of old
 )
 
-// What tar2ext4 says that its file systems can do, but for being read-only.
+// What the file systems can do.
 const (
 	compatSparseSuper2 = 0x200
 	compatXattr        = 0x8
@@ -61,7 +61,7 @@ func Empty(w io.WriterAt, opt Options) error {
 	return nil
 }
 
-// emptySuper is the super block as tar2ext4 leaves it, without what depends on the size.
+// emptySuper is the super block without what depends on the size.
 func emptySuper() []byte {
 	sb := make([]byte, sbSize)
 	for at, v := range map[int]uint32{

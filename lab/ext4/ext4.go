@@ -1,15 +1,14 @@
-// Package ext4 makes ext4 file systems with a journal: empty ones (Empty), and ordinary ones of the compact, read-only ones that tar2ext4 makes of a
-// tar (LayOut). It is pure Go and needs no privilege; the same options give the same bytes.
+// Package ext4 makes ext4 file systems with a journal: empty ones (Empty), and ones with files in them (Build), which may take over the places of an
+// earlier version (ReadOlder). It is pure Go and needs no privilege; the same files and options give the same bytes.
 //
-// It knows what lies where in a file system, and refuses to know tars, files and what a file system is for. It writes no check sums of metadata and no
-// copies of the super block, as tar2ext4 does not.
+// It knows what lies where in a file system, and refuses to know tars, folders and what a file system is for. It writes no check sums of metadata and no
+// copies of the super block: what it makes is checked by its hash.
 package ext4
 
 import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"os"
 
 	"carte/lab"
 )
@@ -25,7 +24,7 @@ const (
 type Options struct {
 	Label string   // at most 16 bytes
 	UUID  [16]byte // must not be zero: an OS that finds two equal ones mounts the wrong one
-	Size  int64    // bytes of the whole file system, a multiple of BlockSize, at most MaxSize; 0, for LayOut: what the files need, a fifth more, and 64 MiB
+	Size  int64    // bytes of the whole file system, a multiple of BlockSize, at most MaxSize; 0, for Build: what the files need, and room
 }
 
 // Check returns lab.ErrInvalid for options that no file system can have.
@@ -39,8 +38,8 @@ func (o Options) Check() error {
 	return nil
 }
 
-// The fields of an ext4 file system that are written here (kernel: Documentation/filesystems/ext4/). tar2ext4 always makes blocks of 4096 bytes, groups
-// of 32768 blocks, inodes of 256 bytes, group descriptors of 32 bytes, and no check sums; so does Empty.
+// The fields of an ext4 file system that are written here (kernel: Documentation/filesystems/ext4/). What is made here has blocks of 4096 bytes,
+// groups of 32768 blocks, inodes of 256 bytes, group descriptors of 32 bytes, and no check sums.
 const (
 	blockSize      = BlockSize
 	blocksPerGroup = 8 * blockSize
@@ -89,7 +88,6 @@ const (
 	stateErrors       = 2
 	compatJournal     = 0x4
 	compatDirIndex    = 0x20
-	roCompatReadOnly  = 0x1000
 	hashHalfMD4       = 1
 	flagSignedHash    = 1
 	mountXattrACL     = 0xc // user_xattr and acl, as mke2fs sets
@@ -99,90 +97,6 @@ const (
 )
 
 var le = binary.LittleEndian
-
-// compact is what tar2ext4 has left: all data from the beginning, then the inode tables of all groups in one run, then bitmaps that are not needed.
-type compact struct {
-	f      *os.File
-	sb     []byte
-	tables uint32 // the block at which the inode tables begin; nothing that must stay lies behind them
-	inodes uint32 // the highest inode that is used
-}
-
-func readCompact(f *os.File) (*compact, error) {
-	c := &compact{f: f, sb: make([]byte, sbSize)}
-	if _, err := f.ReadAt(c.sb, sbAt); err != nil {
-		return nil, fmt.Errorf("ext4: read the super block: %w", err)
-	}
-	if le.Uint16(c.sb[sbMagic:]) != magic || le.Uint32(c.sb[sbBlockBits:]) != 2 || le.Uint32(c.sb[sbBlocksPerGroup:]) != blocksPerGroup ||
-		le.Uint16(c.sb[sbInodeSize:]) != inodeSize || le.Uint32(c.sb[sbInodes:]) < firstInode {
-		panic("BUG: tar2ext4 made another ext4 than it used to")
-	}
-	desc := make([]byte, descSize)
-	if _, err := f.ReadAt(desc, blockSize); err != nil {
-		return nil, fmt.Errorf("ext4: read the group descriptors: %w", err)
-	}
-	c.tables = le.Uint32(desc[8:])
-	return c, nil
-}
-
-// inodeMap says of each inode whether it is used, and of each used one whether it is a directory. It sets c.inodes.
-func (c *compact) inodeMap() (used, dirs []bool, err error) {
-	n := le.Uint32(c.sb[sbInodes:])
-	used, dirs = make([]bool, n), make([]bool, n)
-	buf := make([]byte, 1024*inodeSize)
-	for i := uint32(0); i < n; {
-		b := buf[:min(1024, n-i)*inodeSize]
-		if _, err := c.f.ReadAt(b, int64(c.tables)*blockSize+int64(i)*inodeSize); err != nil {
-			return nil, nil, fmt.Errorf("ext4: read inode %d: %w", i+1, err)
-		}
-		for ; len(b) > 0; b = b[inodeSize:] {
-			mode := le.Uint16(b)
-			used[i] = mode != 0 || i+1 < firstInode
-			dirs[i] = mode&0xf000 == 0x4000
-			if i++; used[i-1] {
-				c.inodes = i
-			}
-		}
-	}
-	return used, dirs, nil
-}
-
-// LayOut turns the compact, read-only result of tar2ext4 into an ordinary file system of the size asked for. The data stays where it is; all that
-// describes groups is made anew behind it. After an error f is of no use. lab.ErrInvalid: the options, or files that do not fit into the size.
-func LayOut(f *os.File, opt Options) error {
-	if err := opt.Check(); err != nil {
-		return err
-	}
-	c, err := readCompact(f)
-	if err != nil {
-		return err
-	}
-	used, dirs, err := c.inodeMap()
-	if err != nil {
-		return err
-	}
-	p, err := planLayout(c.tables, c.inodes, opt.Size)
-	if err != nil {
-		return err
-	}
-	// The inodes in use stay; cutting the file there leaves zeros for everything that is to come.
-	if err := f.Truncate(int64(c.tables)*blockSize + int64(c.inodes)*inodeSize); err != nil {
-		return fmt.Errorf("ext4: %w", err)
-	}
-	if err := f.Truncate(int64(p.blocks) * blockSize); err != nil {
-		return fmt.Errorf("ext4: %w", err)
-	}
-	w := &sticky{w: f}
-	freeBlocks, freeInodes := p.writeGroups(w, used, dirs)
-	if p.journal > 0 {
-		p.writeJournal(w, c.sb, opt.UUID)
-	}
-	p.writeSuper(w, c.sb, opt, freeBlocks, freeInodes)
-	if w.err != nil {
-		return fmt.Errorf("ext4: %w", w.err)
-	}
-	return nil
-}
 
 // sticky remembers the first error of many small writes.
 type sticky struct {
@@ -196,7 +110,7 @@ func (s *sticky) at(b []byte, off int64) {
 	}
 }
 
-// writeSuper writes the super block. All its times stay zero, so that the same tar gives the same bytes.
+// writeSuper writes the super block. All its times stay zero, so that the same files give the same bytes.
 func (p layout) writeSuper(w *sticky, sb []byte, opt Options, freeBlocks, freeInodes uint32) {
 	put := func(at int, v uint32) { le.PutUint32(sb[at:], v) }
 	put(sbBlocks, p.blocks)
@@ -204,7 +118,6 @@ func (p layout) writeSuper(w *sticky, sb []byte, opt Options, freeBlocks, freeIn
 	put(sbInodesPerGroup, p.inodesPerGroup)
 	put(sbFreeBlocks, freeBlocks)
 	put(sbFreeInodes, freeInodes)
-	put(sbROCompat, le.Uint32(sb[sbROCompat:])&^roCompatReadOnly)
 	compat := le.Uint32(sb[sbCompat:]) | compatDirIndex
 	if p.journal > 0 {
 		compat |= compatJournal

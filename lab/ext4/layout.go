@@ -6,21 +6,22 @@ import (
 
 // layout is where everything goes, in blocks:
 //
-//	0 .. data                what tar2ext4 or Empty wrote: super block, descriptors (and room for more), files and directories
+//	0 .. data                super block, descriptors and room for more; of Empty, two directories
 //	data .. tables           the inode tables of all groups, one after the other: the first begins where it began
 //	tables .. bitmaps        a block bitmap and an inode bitmap for each group
 //	bitmaps .. end           the journal
-//	end .. blocks            free
+//	end .. blocks            of Build, files and directories; else free
 //
-// Metadata may lie outside its group because flex_bg is set. There are no copies of the super block: sparse_super2 without backups, as tar2ext4 makes it.
+// Metadata may lie outside its group because flex_bg is set. There are no copies of the super block: sparse_super2 without backups.
 type layout struct {
 	blocks, groups uint32
 	inodesPerGroup uint32
-	data           uint32
+	data           uint32 // where the inode tables begin: what is fixed comes before
 	tables         uint32
 	bitmaps        uint32
 	journal        uint32 // blocks
 	end            uint32
+	files          bitmap // blocks behind end that are taken, too: Build puts the files there
 }
 
 const (
@@ -28,12 +29,8 @@ const (
 	reservedBlocks = MaxSize / blockSize / blocksPerGroup * descSize / blockSize
 )
 
-// planLayout chooses the layout for data blocks and inodes in use. size is in bytes; 0 lets it choose.
+// planLayout chooses the layout for data blocks and inodes in use. size is in bytes.
 func planLayout(data, inodes uint32, size int64) (layout, error) {
-	if size == 0 {
-		size = int64(data)*blockSize + int64(inodes)*inodeSize
-		size = (size + size/5 + 64<<20) &^ (1<<20 - 1)
-	}
 	p := layout{blocks: uint32(size / blockSize), data: data}
 	p.groups = (p.blocks + blocksPerGroup - 1) / blocksPerGroup
 	if p.groups == 0 {
@@ -43,15 +40,21 @@ func planLayout(data, inodes uint32, size int64) (layout, error) {
 	n := max(min(p.blocks, blocksPerGroup)/blocksPerInode, 64)
 	n = max(n, (inodes+inodes/4)/p.groups+1)
 	n = min((n+15)&^15, maxInodesPerGroup)
-	p.inodesPerGroup = n
-	p.tables = p.data + p.groups*(n*inodeSize/blockSize)
-	p.bitmaps = p.tables + 2*p.groups
-	p.journal = journalBlocks(p.blocks)
-	p.end = p.bitmaps + p.journal
+	p = layoutOf(data, p.blocks, n)
 	if p.end > p.blocks || p.groups*n < inodes {
 		return p, tooSmall(int64(p.end)*blockSize, size)
 	}
 	return p, nil
+}
+
+// layoutOf is what follows from where the tables begin, the size, and the inodes of a group.
+func layoutOf(data, blocks, inodesPerGroup uint32) layout {
+	p := layout{blocks: blocks, groups: (blocks + blocksPerGroup - 1) / blocksPerGroup, inodesPerGroup: inodesPerGroup, data: data}
+	p.tables = p.data + p.groups*(inodesPerGroup*inodeSize/blockSize)
+	p.bitmaps = p.tables + 2*p.groups
+	p.journal = journalBlocks(blocks)
+	p.end = p.bitmaps + p.journal
+	return p
 }
 
 // journalBlocks follows mke2fs up to 64 MiB: more does not help on a desk.
@@ -72,7 +75,7 @@ func journalBlocks(blocks uint32) uint32 {
 // taken reports whether a block is in use: all up to the end, but for the room that is kept for descriptors of groups which are not there.
 func (p layout) taken(b uint32) bool {
 	descs := (p.groups*descSize + blockSize - 1) / blockSize
-	return b < p.end && (b < 1+descs || b >= 1+reservedBlocks)
+	return p.files.has(b) || b < p.end && (b < 1+descs || b >= 1+reservedBlocks)
 }
 
 // writeGroups writes the bitmaps and descriptors of all groups, and returns how many blocks and inodes are free.

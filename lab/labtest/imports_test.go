@@ -38,8 +38,9 @@ var table = []row{
 	{"carte/tui/quiet", nil, "one line that stops the terminal query"},
 	{"carte/tui/cell", []string{"carte/lab"}, "cells of the screen"},
 	{"carte/tui/action", []string{"carte/lab"}, "the one table of actions"},
-	{"carte/tui/cli", []string{"carte/lab", "carte/lab/remote", "carte/tui/action"}, "the command line from the same table"},
-	{"carte/tui", []string{"carte/lab", "carte/tui/action", "carte/tui/cell", "carte/tui/quiet"}, "the screen keeps no data"},
+	{"carte/tui/folder", []string{"carte/lab"}, "a folder as a tar"},
+	{"carte/tui/cli", []string{"carte/lab", "carte/lab/remote", "carte/tui/action", "carte/tui/folder"}, "the command line from the same table"},
+	{"carte/tui", []string{"carte/lab", "carte/tui/action", "carte/tui/cell", "carte/tui/folder", "carte/tui/quiet"}, "the screen keeps no data"},
 	{"carte", []string{"…"}, "wiring"},
 }
 

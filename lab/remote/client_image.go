@@ -20,6 +20,9 @@ func (c *Client) Import(ctx context.Context, r io.Reader, i lab.Import, progress
 	if i.Whole {
 		q.Set("whole", "")
 	}
+	if i.Size != 0 {
+		q.Set("size", strconv.FormatInt(i.Size, 10))
+	}
 	return c.upload(ctx, "/image/import", q, r, progress)
 }
 

@@ -54,13 +54,20 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	for name := range q {
 		switch name {
-		case "name", "kind", "form", "message", "author", "file", "whole":
+		case "name", "kind", "form", "message", "author", "file", "whole", "size":
 		default:
 			s.refuse(w, fmt.Errorf("import: parameter %q: %w", name, lab.ErrInvalid))
 			return
 		}
 	}
 	i := lab.Import{Name: q.Get("name"), Kind: q.Get("kind"), Form: lab.Form(q.Get("form")), Message: q.Get("message"), Author: q.Get("author"), File: q.Get("file"), Whole: q.Has("whole")}
+	if size := q.Get("size"); size != "" {
+		var err error
+		if i.Size, err = strconv.ParseInt(size, 10, 64); err != nil || i.Size < 1 {
+			s.refuse(w, fmt.Errorf("import %s: a size of %q bytes: %w", i.Name, size, lab.ErrInvalid))
+			return
+		}
+	}
 	// The answer begins before the image has arrived.
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 		s.refuse(w, fmt.Errorf("import %s: %w", i.Name, err))

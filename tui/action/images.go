@@ -3,6 +3,7 @@ package action
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"carte/lab"
@@ -13,14 +14,20 @@ import (
 var images = []Action{
 	{
 		ID: "image.import", Words: "image import", Keys: []string{"a"}, Where: []Place{Images},
-		Help: "import a file as an image, or as the next version of one",
-		Ask:  func(Target) string { return "file, then the image's name where it differs from the file's" },
+		Help: "import a file or folder as an image, or as the next version of one",
+		Ask: func(Target) string {
+			return "file or folder, then the image's name where it differs, then disk, tree or files"
+		},
 		Command: func(t Target) string {
 			file, i, err := ParseImport(t.Text)
 			if err != nil {
 				return command("carte", "image", "import", "FILE", "--name", "NAME")
 			}
-			return command("carte", "image", "import", file, "--name", i.Name)
+			words := []string{"carte", "image", "import", file, "--name", i.Name}
+			if i.Form != FormByName(file) {
+				words = append(words, "--form", string(i.Form))
+			}
+			return command(words...)
 		},
 	},
 	{
@@ -124,15 +131,22 @@ var stacks = []Action{
 	},
 }
 
-// ParseImport reads "FILE [NAME]" as an import of kind system. Without a name it is the file's, without its endings.
+// ParseImport reads "FILE [NAME [FORM]]". Without a name it is the file's, without its endings; without a form it goes by the
+// file's name, and the kind by the form.
 func ParseImport(text string) (file string, i lab.Import, err error) {
 	words := strings.Fields(text)
-	if len(words) == 0 || len(words) > 2 {
-		return "", i, fmt.Errorf("%q is not a file and, at most, a name: %w", text, lab.ErrInvalid)
+	if len(words) == 0 || len(words) > 3 {
+		return "", i, fmt.Errorf("%q is not a file and, at most, a name and a form: %w", text, lab.ErrInvalid)
 	}
 	file = words[0]
-	i = lab.Import{Kind: "system", Form: FormByName(file), File: file}
-	if len(words) == 2 {
+	i = lab.Import{Form: FormByName(file), File: file}
+	if len(words) > 2 {
+		if i.Form = lab.Form(words[2]); !slices.Contains(lab.Forms, i.Form) {
+			return "", i, fmt.Errorf("form %q: carte knows disk, tree and files: %w", i.Form, lab.ErrInvalid)
+		}
+	}
+	i.Kind = KindByForm(i.Form)
+	if len(words) > 1 {
 		i.Name = words[1]
 	} else {
 		i.Name, _, _ = strings.Cut(path.Base(file), ".")
@@ -143,12 +157,27 @@ func ParseImport(text string) (file string, i lab.Import, err error) {
 	return file, i, nil
 }
 
-// FormByName guesses an image's form from its file's name: .ext4 is a tree, whatever it is packed in, all else a disk.
+// FormByName guesses an image's form from its file's name: .ext4 and .tar are a tree, whatever they are packed in, and so is a folder that is named
+// with a slash behind it; all else is a disk.
 func FormByName(file string) lab.Form {
-	if strings.Contains(strings.ToLower(path.Base(file))+".", ".ext4.") {
+	if strings.HasSuffix(file, "/") {
 		return lab.FormTree
 	}
+	name := strings.ToLower(path.Base(file)) + "."
+	for _, ending := range []string{".ext4.", ".tar.", ".tgz.", ".txz.", ".tzst.", ".tbz2.", ".tbz."} {
+		if strings.Contains(name, ending) {
+			return lab.FormTree
+		}
+	}
 	return lab.FormDisk
+}
+
+// KindByForm is the kind of an image of which only the form is known.
+func KindByForm(f lab.Form) string {
+	if f == lab.FormFiles {
+		return "user"
+	}
+	return "system"
 }
 
 func anImage(t Target) (bool, string) { return t.Image.Name != "", "no image is selected" }

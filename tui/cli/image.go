@@ -15,6 +15,7 @@ import (
 
 	"carte/lab"
 	"carte/tui/action"
+	"carte/tui/folder"
 )
 
 func (c *call) imageCommands() []entry {
@@ -34,13 +35,15 @@ func (c *call) imageCommands() []entry {
 		},
 		{
 			use: "image import FILE", action: "image.import",
-			long:    "Import a file, or standard input with -, as an image; under a name that exists it is the next version. Raw, gz, xz, zst and qcow2 are known by their content. What the file systems in it do not need is neither stored nor ever written, unless --whole is given. Interrupted, nothing of it is visible; the same bytes again store nothing.",
-			example: "  carte image import debian.qcow2 --name debian\n  zcat disk.gz | carte image import - --name debian --message 'new kernel'",
+			long: "Import a file, a folder, or standard input with -, as an image; under a name that exists it is the next version. Raw, gz, xz, zst, bz2 and qcow2 are known by their content. What the file systems in it do not need is neither stored nor ever written, unless --whole is given. Interrupted, nothing of it is visible; the same bytes again store nothing.\n\n" +
+				"Of a tar archive or a folder, carte makes an ext4 file system: with --form tree the root of a Linux system, with --form files just those files, to lie over one. An archive may be packed as above, or be one of docker save or an OCI layout, whose layers become one tree. Owners are kept by number, as are modes, times, hard links, devices, holes, extended attributes and access lists. Names that are absolute or lead out of the tree, and members that come twice, are refused. In a folder, no link is followed, and a file that may not be read is an error. The next version of a tree leaves unchanged files where they lie, so only what differs is new; the UUID follows from the image's name.",
+			example: "  carte image import debian.qcow2 --name debian\n  zcat disk.gz | carte image import - --name debian --message 'new kernel'\n  carte image import root.tar.xz --name debian-tree --form tree\n  docker save alpine | carte image import - --name alpine --form tree\n  carte image import ./rootfs --name mine --size 4G",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&i.Name, "name", "", "the image's name (default: the file's, without its endings)")
-				f.StringVar(&i.Kind, "kind", "", "machine, system, user, project or temporary (default: the image's, or system)")
-				f.StringVar((*string)(&i.Form), "form", "", "disk or tree (default: the image's, or by the file's name)")
+				f.StringVar(&i.Kind, "kind", "", "machine, system, user, project or temporary (default: the image's, or system; of the form files: user)")
+				f.StringVar((*string)(&i.Form), "form", "", "disk, tree or files (default: the image's, or by the file's name; of a folder or a .tar: tree)")
 				f.StringVar(&i.Message, "message", "", "what is new in this version")
+				f.Var(size{&i.Size}, "size", "size of the file system that is made of a tar or folder: 4G (default: what the files need and a quarter more, at least 256 MiB more; of a next version: as before, if they fit)")
 				f.BoolVar(&i.Whole, "whole", false, "keep free space, too: every byte as it is in the file")
 			},
 			run: func(ctx context.Context, args []string) error { return c.importImage(ctx, args[0], i) },
@@ -172,7 +175,7 @@ func (c *call) importImage(ctx context.Context, file string, i lab.Import) error
 		if file == "-" {
 			return fmt.Errorf("standard input has no name: --name NAME: %w", lab.ErrInvalid)
 		}
-		if _, guess, err := action.ParseImport(filepath.Base(file)); err == nil {
+		if _, guess, err := action.ParseImport(filepath.Base(absolute(file))); err == nil {
 			i.Name = guess.Name
 		} else {
 			return fmt.Errorf("%s: its name makes no image's name: --name NAME: %w", file, lab.ErrInvalid)
@@ -192,13 +195,22 @@ func (c *call) importImage(ctx context.Context, file string, i lab.Import) error
 			return err
 		}
 		have := s.Images[i.Name]
-		i.Kind = or(i.Kind, or(have.Kind, "system"))
-		i.Form = lab.Form(or(string(i.Form), or(string(have.Form), string(action.FormByName(file)))))
+		guess := action.FormByName(file)
+		if _, ok := r.(*folder.Reader); ok {
+			guess = lab.FormTree
+		}
+		i.Form = lab.Form(or(string(i.Form), or(string(have.Form), string(guess))))
+		i.Kind = or(i.Kind, or(have.Kind, action.KindByForm(i.Form)))
 		p := c.meter("import "+i.Name, of)
 		got, err := d.Import(ctx, r, i, p.to)
 		p.end()
 		if err != nil {
 			return &kept{err, "nothing of " + i.Name + " was kept"}
+		}
+		if f, ok := r.(*folder.Reader); ok {
+			for _, left := range f.Left {
+				got.Warnings = append(got.Warnings, "left out: "+left)
+			}
 		}
 		for _, w := range got.Warnings {
 			c.note("warning: %s", lab.Clean(w))
@@ -228,14 +240,22 @@ func (c *call) source(file string) (io.ReadCloser, int64, error) {
 		return nil, 0, err
 	}
 	st, err := f.Stat()
-	switch {
-	case err != nil:
-	case st.IsDir():
-		err = fmt.Errorf("%s is a folder; an image is a file: a whole disk, or one ext4 file system: %w", file, lab.ErrInvalid)
-	default:
+	if err == nil && !st.IsDir() {
 		return f, st.Size(), nil
 	}
-	return nil, 0, errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, 0, err
+	}
+	r, err := folder.Open(file)
+	return r, 0, err
+}
+
+// absolute is a path that ends with the name of what it leads to, also for "." and "..".
+func absolute(file string) string {
+	if path, err := filepath.Abs(file); err == nil {
+		return path
+	}
+	return file
 }
 
 func (c *call) verify(ctx context.Context, d desk, names []string) error {
