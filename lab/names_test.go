@@ -143,7 +143,7 @@ func TestImages(t *testing.T) {
 	b.refused(add(3, "user", FormDisk), ErrRefused, "kind system")
 	b.refused(add(3, "system", FormTree), ErrRefused, "form disk")
 	b.refused(add(3, "sistem", FormDisk), ErrInvalid, "system")
-	b.refused(add(3, "system", "iso"), ErrInvalid, "disk and tree")
+	b.refused(add(3, "system", "iso"), ErrInvalid, "disk, tree and files")
 	b.refused(add(0, "system", FormDisk), ErrInvalid, "empty")
 	id := b.queue("vm", "deb")
 	if got := b.boot(id).Plan.Layers[0].Ref; got.Version != 2 {
