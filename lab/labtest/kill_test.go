@@ -156,7 +156,9 @@ func sound(t *testing.T, dir string, known map[string][]byte, when string) {
 }
 
 // unexpected says whether a note at opening is none that a kill may bring: before the first row that a catalogue ever has, a version has its card.
-func unexpected(note string) bool { return !strings.HasPrefix(note, "the catalogue was empty; 1 versions") }
+func unexpected(note string) bool {
+	return !strings.HasPrefix(note, "the catalogue was empty; 1 versions")
+}
 
 // copied copies a folder.
 func copied(t *testing.T, dir string) string {
