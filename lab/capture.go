@@ -85,6 +85,9 @@ func (s Snapshot) planCapture(m Machine, v QueueCapture) (p Plan, err error) {
 	if err := (AddVersion{Version: Version{Image: c.Image, Root: chunk.Free, Bytes: 1, Parent: v.Base}, Kind: c.Kind, Form: p.Form}).decide(&draft{Snapshot: s}); err != nil {
 		return p, err
 	}
+	if p.Form == FormFiles {
+		return p, fmt.Errorf("image %s has the form files; a machine's disk is captured as a disk or a tree: %w", c.Image, ErrRefused)
+	}
 	p.Stack, p.Start, p.Until, p.Capture = "capture "+c.Image, StartCapture, RungFetch, &c
 	text, err := json.Marshal(p)
 	if err != nil {

@@ -75,7 +75,7 @@ type extent struct {
 // image is made while it is read, of what is in memory about each file (some hundred bytes) and of contents. The same files, options and older version
 // give the same bytes. Files lie in the order of nodes, root first, in which every node comes once, and a directory before what is in it.
 //
-// opt.Size of 0 is what the files need and a quarter more, at least 256 MiB more, in whole MiB. Places and size of an older version, if it is not
+// opt.Size of 0 is what the files need, and room, in whole MiB. Places and size of an older version, if it is not
 // nil, are kept as far as that is possible; see Older. The root gets a lost+found where it has none: every ext4 has one.
 //
 // lab.ErrInvalid: the options, a file that ext4 cannot hold, by name, or files that do not fit into the size.
@@ -219,10 +219,11 @@ func (b *builder) plan(opt *Options) error {
 	b.older = nil
 	if size == 0 {
 		need := int64(b.blocks) * BlockSize
-		size = max(need+max(need/4, defaultRoom), (int64(inodes)*5/4/maxInodesPerGroup+1)*blocksPerGroup*BlockSize)
+		room := max(need/4, cmp.Or(opt.Room, defaultRoom))
+		size = max(need+room, (int64(inodes)*5/4/maxInodesPerGroup+1)*blocksPerGroup*BlockSize)
 		for range 2 { // what describes the groups grows with them
 			if p, err := planLayout(emptyFiles, inodes, roundUp(size, 1<<20)); err == nil {
-				size = max(size, need+max(need/4, defaultRoom)+int64(p.end)*BlockSize)
+				size = max(size, need+room+int64(p.end)*BlockSize)
 			}
 		}
 		opt.Size = roundUp(size, 1<<20)

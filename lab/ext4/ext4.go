@@ -25,6 +25,7 @@ type Options struct {
 	Label string   // at most 16 bytes
 	UUID  [16]byte // must not be zero: an OS that finds two equal ones mounts the wrong one
 	Size  int64    // bytes of the whole file system, a multiple of BlockSize, at most MaxSize; 0, for Build: what the files need, and room
+	Room  int64    // bytes, for Build with a Size of 0: room to grow is a quarter of what the files need, and at least this; 0: 256 MiB
 }
 
 // Check returns lab.ErrInvalid for options that no file system can have.

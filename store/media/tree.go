@@ -1,6 +1,7 @@
 package media
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -14,11 +15,12 @@ type TreeOptions = ext4.Options
 
 // Tree builds an ext4 file system with a journal from a tar stream, in pure Go, and writes it to out, a regular file, from its beginning to its end. See
 // ReadFiles and Files.Build for what is kept and refused. The same stream and options give the same bytes. The caller syncs and closes out, and removes
-// it after an error.
+// it after an error. A Size of 0 leaves at least 64 MiB of room.
 func Tree(ctx context.Context, in io.Reader, out *os.File, opt TreeOptions) error {
 	if err := opt.Check(); err != nil {
 		return err
 	}
+	opt.Room = cmp.Or(opt.Room, 64<<20)
 	files, err := ReadFiles(ctx, in, "")
 	if err != nil {
 		return err
