@@ -121,7 +121,7 @@ func (r *races) readAndHash(name string) {
 func (r *races) sweep() {
 	const repetitions = 10
 	at := r.path("variant-carte")
-	r.refill(r.image("kernel-4"), at)
+	r.laid("kernel-4", at)
 	var sum spent
 	for _, image := range six[:5] {
 		for range repetitions {

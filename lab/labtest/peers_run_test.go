@@ -153,6 +153,13 @@ func (r *races) refill(image, target string) {
 	r.shell(`cp --sparse=auto "$1" "$2" && sync "$2"`, image, target)
 }
 
+// laid makes a target a disk that carte has laid an image onto, as refill does for those that copy images whole.
+func (r *races) laid(image, target string) {
+	r.Helper()
+	os.Remove(target)
+	r.flash(ref(image), target)
+}
+
 func sizeOf(tb testing.TB, name string) int64 {
 	tb.Helper()
 	st, err := os.Stat(name)

@@ -247,8 +247,10 @@ func (r *races) flashVariant() {
 	all := append(r.peersOver(to, "variant", ready)[2:], r.rsync(to, "variant", ready))
 	all = append(all, racer{"carte", false, func(rep int) spent {
 		at := r.path("variant-carte")
-		r.warm(r.image(to(rep)))
-		ready(at, rep)
+		if rep == 0 {
+			r.laid("kernel-1", at)
+		}
+		r.warm(r.image(to(rep)), at)
 		s, d := r.flash(ref(to(rep)), at)
 		r.Logf("carte read %s, predicted %.2f s: %s", lab.Bytes(d.Read), d.Predicted, d.Why)
 		r.same(at, r.image(to(rep)))
@@ -267,7 +269,8 @@ func (r *races) flashAged() {
 	all := append(r.peersOver(to, "variant", ready)[2:], r.rsync(to, "variant", ready))
 	all = append(all, racer{"carte", false, func(rep int) spent {
 		at := r.path("variant-carte")
-		ready(at, rep)
+		r.laid("base", at)
+		r.warm(at)
 		s, _ := r.flash(ref("aged"), at)
 		r.same(at, r.image("aged"))
 		return s
