@@ -39,12 +39,12 @@ func (f *Files) attributes(n *ext4.Node, records map[string]string) error {
 	}
 	for key, name := range map[string]string{"SCHILY.acl.access": "system.posix_acl_access", "SCHILY.acl.default": "system.posix_acl_default"} {
 		text, ok := records[key]
-		if !ok || strings.TrimSpace(text) == "" || n.Mode&ext4.TypeMask == ext4.TypeLink {
+		if _, have := n.Xattrs[name]; have || !ok || strings.TrimSpace(text) == "" || n.Mode&ext4.TypeMask == ext4.TypeLink {
 			continue
 		}
 		list, err := parseACL(text)
 		if err != nil {
-			f.left["an access list that names users or groups (tar --numeric-owner tells their numbers)"]++
+			f.left["an access list that names users or groups (tar --xattrs --xattrs-include='*' keeps their numbers)"]++
 			continue
 		}
 		if err := put(name, list); err != nil {
