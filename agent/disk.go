@@ -55,7 +55,7 @@ func (h host) blockdevs() ([]blockdev, error) {
 				DiskID:     lab.DiskID{Serial: h.serial(name), WWN: h.wwn(name), Bytes: sectors * 512},
 				Path:       filepath.Join("/dev", strings.ReplaceAll(name, "!", "/")),
 				Model:      get("device/model"),
-				Rotational: get("queue/rotational") == "1",
+				Rotational: get("queue/rotational") == "1" && !strings.HasPrefix(name, "vd"), // virtio says so of whatever it is
 				Removable:  get("removable") == "1",
 				ReadOnly:   get("ro") == "1",
 				BlockBytes: block,

@@ -54,7 +54,7 @@ func (f *flash) findElsewhere() {
 	}
 	for k := range f.parts {
 		p := &f.parts[k]
-		note(p, func(i int) bool { return p.state[i] == same })
+		note(p, func(i int) bool { return p.state[i].settled() })
 	}
 	if len(e.places) > 0 {
 		f.nearby = append([]near{e}, f.nearby...)

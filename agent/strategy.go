@@ -14,11 +14,11 @@ import (
 const (
 	probeRuns   = 8
 	probeRun    = 4
-	probeWrites = 32
+	probeWrites = 256 // at most, and a part of what there is
 )
 
 // probeFrom is the size, in bytes, below which nothing is laid to learn how fast that goes: it would be most of the work.
-const probeFrom = 16 * probeWrites * chunk.Size
+const probeFrom = 512 * chunk.Size
 
 // gain is by how much a full flash must be faster to be chosen: a differential one writes less.
 const gain = 0.9
@@ -111,7 +111,7 @@ func (b *probe) try(ctx context.Context) error {
 			candidates = append(candidates, i)
 		}
 	}
-	n := min(probeWrites, max(8, len(candidates)/64), len(candidates)) // of many machines each fetches these from the server
+	n := min(max(8, len(candidates)/32), probeWrites, len(candidates)) // of many machines each has these from the server
 	if n == 0 {
 		return nil
 	}
