@@ -33,6 +33,7 @@ func fake(t *testing.T, files map[string]string) host {
 }
 
 var desk = map[string]string{
+	"sys/block/vda/queue/rotational":             "1\n", // as virtio says of whatever lies behind it
 	"sys/block/vda/size":                         "8388608\n",
 	"sys/block/vda/dev":                          "254:0\n",
 	"sys/block/vda/serial":                       "carte-0102",
