@@ -8,13 +8,20 @@ import (
 	"carte/lab"
 	"carte/lab/chunk"
 	"carte/lab/layout"
+	"carte/store"
 )
 
 // Holds says whether a disk holds a version: every byte that anybody needs, with the partition table as it was fitted to the
 // disk. It returns the place that differs.
 func Holds(t testing.TB, b *Bench, file string, v lab.Version) error {
 	t.Helper()
-	m, err := b.State.Chunks.Manifest(v.Root)
+	return HoldsAt(t, b.State.Chunks, file, 0, v)
+}
+
+// HoldsAt is Holds for a version that begins at byte at of the disk.
+func HoldsAt(t testing.TB, c *store.Chunks, file string, at int64, v lab.Version) error {
+	t.Helper()
+	m, err := c.Manifest(v.Root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +33,7 @@ func Holds(t testing.TB, b *Bench, file string, v lab.Version) error {
 	buf := make([]byte, chunk.Size)
 	for i, id := range m.IDs {
 		part := buf[:m.Len(i)]
-		if _, err := f.ReadAt(part, int64(i)*chunk.Size); err != nil {
+		if _, err := f.ReadAt(part, at+int64(i)*chunk.Size); err != nil {
 			t.Fatal(err)
 		}
 		if id == chunk.Free || chunk.Sum(part) == id {

@@ -56,7 +56,6 @@ var homes = map[string][]string{
 	"github.com/klauspost/compress":     {"carte/lab/chunk", "carte/store/media", "carte/netboot/payload"},
 	"github.com/ulikunitz/xz":           {"carte/store/media"},
 	"github.com/lima-vm/go-qcow2reader": {"carte/store/media"},
-	"github.com/Microsoft/hcsshim":      {"carte/store/media"},
 	"github.com/diskfs/go-diskfs":       {"carte/store/media"},
 	"github.com/hashicorp/golang-lru":   {"carte/netboot", "carte/store", "carte/agent"},
 	"github.com/vishvananda/netlink":    {"carte/agent", "carte/netboot"},
