@@ -145,8 +145,11 @@ func (f Form) offset() int64 {
 	return 0
 }
 
-// peers lists the agents that work on an image of the same boot just now, on other machines.
+// peers lists the agents that work on an image of the same boot just now, on other machines. One that gives the very
+// address that this boot's own agent has is left out: each virtual machine on QEMU's own network is 10.0.2.15, and would
+// ask itself.
 func (s Snapshot) peers(b Boot) (all []Peer) {
+	own := s.Live[b.Machine].Peer
 	boots := s.SortedBoots()
 	after := slices.IndexFunc(boots, func(o Boot) bool { return o.ID > b.ID })
 	if after < 0 {
@@ -154,7 +157,7 @@ func (s Snapshot) peers(b Boot) (all []Peer) {
 	}
 	for _, o := range append(boots[after:len(boots):len(boots)], boots[:after]...) { // of many, each names others
 		live := s.Live[o.Machine]
-		if o.Machine == b.Machine || o.State != Working || !live.Agent || live.Peer.Addr == "" {
+		if o.Machine == b.Machine || o.State != Working || !live.Agent || live.Peer.Addr == "" || live.Peer.collides(own) {
 			continue
 		}
 		shares := slices.ContainsFunc(o.Plan.Layers, func(l PlanLayer) bool {

@@ -56,6 +56,31 @@ func TestPeers(t *testing.T) {
 	named("vm", at("vm"))
 }
 
+// Two virtual machines on QEMU's own network have the same address, which leads each to itself: they are not told of one
+// another, whatever the port. Who gives nothing has no address to compare.
+func TestPeersWithOneAddress(t *testing.T) {
+	for _, c := range []struct {
+		asker, other string
+		want         int
+	}{
+		{"10.0.2.15:4000", "10.0.2.15:4000", 0},
+		{"10.0.2.15:4000", "10.0.2.15:4001", 0},
+		{"[fe80::1]:4000", "[fe80::1]:4001", 0},
+		{"10.0.2.15:4000", "10.0.2.16:4000", 1},
+		{"", "10.0.2.15:4000", 1},
+		{"127.0.0.1:4000", "127.0.0.1:4001", 1}, // processes of one computer
+	} {
+		b := newBench(t)
+		vm, metal := b.queue("vm", "deb"), b.queue("metal", "deb")
+		b.take(vm, Working, 1)
+		b.take(metal, Working, 2)
+		b.report(2, Report{Boot: metal, Rung: RungHash, Peer: Peer{Addr: c.other, Pin: "p", Token: "t"}})
+		if got := b.report(1, Report{Boot: vm, Rung: RungHash, Peer: Peer{Addr: c.asker}}).Peers; len(got) != c.want {
+			t.Errorf("%q is told of %+v, want %d others", c.asker, got, c.want)
+		}
+	}
+}
+
 // However many work on an image, the list has an end.
 func TestPeersAreNotTooMany(t *testing.T) {
 	b := newBench(t)
@@ -65,7 +90,7 @@ func TestPeersAreNotTooMany(t *testing.T) {
 		b.must(AddMachine{Name: name, Virtual: &Virtual{}})
 		id := b.queue(name, "deb")
 		b.take(id, Working, i+1)
-		last = b.report(i+1, Report{Boot: id, Rung: RungHash, Peer: Peer{Addr: "10.0.0.1:1", Pin: "p", Token: name}})
+		last = b.report(i+1, Report{Boot: id, Rung: RungHash, Peer: Peer{Addr: fmt.Sprintf("10.0.0.%d:1", i+1), Pin: "p", Token: name}})
 	}
 	if len(last.Peers) != MaxPeers {
 		t.Errorf("the last one is told of %d others, want %d", len(last.Peers), MaxPeers)

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"net/netip"
 	"time"
 
 	"carte/lab/chunk"
@@ -126,6 +127,17 @@ type Peer struct {
 	Addr    string `json:"addr"`  // address:port of its TLS listener
 	Pin     string `json:"pin"`   // SHA-256 of its certificate, hex
 	Token   string `json:"token"` // made by it, for this boot alone
+}
+
+// collides says that an address which two agents give is not two: each would find itself there. Ports say nothing, but on
+// the loopback, where agents are processes of one computer.
+func (p Peer) collides(o Peer) bool {
+	a, err := netip.ParseAddrPort(p.Addr)
+	if err != nil {
+		return false
+	}
+	b, err := netip.ParseAddrPort(o.Addr)
+	return err == nil && a.Addr() == b.Addr() && (!a.Addr().IsLoopback() || a.Port() == b.Port())
 }
 
 // A Ticket is the right of one booted agent to speak for its machine. It is single-use: the first claim fixes Key.
