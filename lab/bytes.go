@@ -23,6 +23,14 @@ func Bytes(n int64) string {
 	return fmt.Sprintf("%.0f %cB", f, units[i])
 }
 
+// exactly is Bytes, with the very number beside it where that says more.
+func exactly(n int64) string {
+	if n < 1000 {
+		return Bytes(n)
+	}
+	return fmt.Sprintf("%s (%d bytes)", Bytes(n), n)
+}
+
 // ParseBytes reads a size in bytes: 4G, 4Gi and 4GiB are powers of 1024, as is usual for disks of virtual machines;
 // 4GB and "4 GB" are powers of 1000; a bare number is bytes.
 func ParseBytes(s string) (int64, error) {
@@ -34,7 +42,10 @@ func ParseBytes(s string) (int64, error) {
 	if end < 0 {
 		end = len(t)
 	}
-	if end == 0 {
+	switch {
+	case strings.HasPrefix(t, "-"):
+		return wrong("a size is not negative")
+	case end == 0:
 		return wrong("it does not begin with a number")
 	}
 	n, err := strconv.ParseFloat(t[:end], 64)

@@ -21,6 +21,11 @@ func TestParseBytes(t *testing.T) {
 	}
 }
 
+func TestParseBytesSaysWhatIsWrong(t *testing.T) {
+	_, err := ParseBytes("-5M")
+	wantError(t, "-5M", err, ErrInvalid, `size "-5M": a size is not negative`)
+}
+
 func FuzzParseBytes(f *testing.F) {
 	f.Add("4G")
 	f.Fuzz(func(t *testing.T, s string) {

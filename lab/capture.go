@@ -210,9 +210,8 @@ func (s Snapshot) captureOrders(m Machine, b Boot, o Orders) Orders {
 	if v, _, ok := s.baseOf(m, b); ok {
 		o.Base = Write{v.Ref(), v.Root, o.Base.Offset, v.Bytes}
 	}
-	if h, ok := m.lastHeld(nil, PlanCapture{Disk: b.Disk}); ok {
-		need := s.Images[h.Ref.Name].Form.offset() + s.Versions[h.Ref.String()].Bytes
-		o.Tail, _ = TailFor(b.Disk.Bytes, m.tail(), need) // one that does not fit is not there
+	if _, ok := m.lastHeld(nil, PlanCapture{Disk: b.Disk}); ok {
+		o.Tail = s.TailOn(m, b.Disk)
 	}
 	return o
 }

@@ -34,9 +34,9 @@ func TestGuard(t *testing.T) {
 		{"two that match", armed(one), []Disk{s1(GiB), {DiskID: one.DiskID, Path: "/dev/sdb"}}, plan, []string{"2 disks", "/dev/sda", "/dev/sdb"}},
 		{"two armed, both there", armed(one, Arm{DiskID: DiskID{Serial: "S2", Bytes: GiB}}), []Disk{s1(GiB), {DiskID: DiskID{Serial: "S2", Bytes: GiB}}}, plan, []string{"2 disks"}},
 		{"armed without a name", armed(Arm{DiskID: DiskID{Bytes: GiB}}), []Disk{{DiskID: DiskID{Bytes: GiB}}}, plan, []string{"not there"}},
-		{"too small by 1 MB", armed(Arm{DiskID: DiskID{Serial: "S1", Bytes: GiB - 1e6}}), []Disk{s1(GiB - 1e6)}, plan, []string{"1.0 MB too small for deb"}},
+		{"too small by 1 MB", armed(Arm{DiskID: DiskID{Serial: "S1", Bytes: GiB - 1e6}}), []Disk{s1(GiB - 1e6)}, plan, []string{"is 1.0 MB (1000000 bytes) too small for deb"}},
 		{"too small by 1 byte", armed(Arm{DiskID: DiskID{Serial: "S1", Bytes: GiB - 1}}), []Disk{s1(GiB - 1)}, plan, []string{"1 B too small"}},
-		{"a tree needs room for tables", armed(one), []Disk{s1(GiB)}, tree, []string{"2.1 MB too small for tree"}},
+		{"a tree needs room for tables", armed(one), []Disk{s1(GiB)}, tree, []string{"2.1 MB (2097152 bytes) too small for tree"}},
 		{"removable", armed(one), []Disk{{DiskID: one.DiskID, Removable: true}}, plan, []string{"removable"}},
 		{"read-only", armed(one), []Disk{{DiskID: one.DiskID, ReadOnly: true}}, plan, []string{"write-protected"}},
 		{"foreign", armed(one), []Disk{{DiskID: one.DiskID, Contents: "NTFS"}}, plan, []string{"did not write (NTFS)", "--confirm m"}},
@@ -80,7 +80,7 @@ func TestArm(t *testing.T) {
 	b.must(ArmDisk{Machine: "new", Disk: "S1"})
 	b.must(AddVersion{Version: Version{Image: "big", Root: chunk.ID{3}, Bytes: GiB + 5000}, Kind: "system", Form: FormDisk})
 	b.must(NewStack{Name: "big", Layers: []Ref{{Name: "big"}}})
-	b.refused(Queue{Machine: "new", Stack: "big"}, ErrRefused, "5.0 kB too small")
+	b.refused(Queue{Machine: "new", Stack: "big"}, ErrRefused, "is 5.0 kB (5000 bytes) too small for big")
 }
 
 // What the guard finds out only at the machine ends the boot, tells the agent why, and leaves the disk alone.

@@ -298,7 +298,7 @@ var Settings = []Setting{
 			}
 			m.Tail = n
 		}
-		return nil
+		return m.roomForTail()
 	}},
 	{"note", "free text", func(_ *draft, m *Machine, v string) error {
 		if len(v) > 200 {

@@ -71,10 +71,35 @@ func (m Machine) tail() int64 {
 	return m.Tail
 }
 
+// TailOn returns the tail that this machine's setting comes to on a disk, beside what carte has laid there.
+func (s Snapshot) TailOn(m Machine, disk DiskID) DiskTail {
+	need := int64(0)
+	if h, ok := m.lastHeld(nil, PlanCapture{Disk: disk}); ok {
+		need = s.Images[h.Ref.Name].Form.offset() + s.Versions[h.Ref.String()].Bytes
+	}
+	t, _ := TailFor(disk.Bytes, m.tail(), need) // one that does not fit is not there
+	return t
+}
+
+// roomForTail refuses a tail that was asked for and that no armed disk has room for, even were nothing else there.
+func (m Machine) roomForTail() error {
+	var first error
+	for _, a := range m.Arms {
+		_, err := TailFor(a.Bytes, m.tail(), 0)
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = fmt.Errorf("disk %s of %s: %w", a.DiskID, m.Label(), err)
+		}
+	}
+	return first
+}
+
 // roomFor refuses a plan that the disk has no room for, beside the tail that was asked for.
 func (m Machine) roomFor(p Plan, disk DiskID) error {
 	if short := p.Bytes() - disk.Bytes; short > 0 {
-		return fmt.Errorf("disk %s is %s too small for %s, it lacks %d bytes: %w", disk, Bytes(short), p.Stack, short, ErrRefused)
+		return fmt.Errorf("disk %s is %s too small for %s: %w", disk, exactly(short), p.Stack, ErrRefused)
 	}
 	if _, err := TailFor(disk.Bytes, m.tail(), p.Form.offset()+p.content()); err != nil {
 		return fmt.Errorf("disk %s, %s: %w", disk, p.Stack, err)
@@ -97,6 +122,10 @@ func TailFor(disk, setting, need int64) (DiskTail, error) {
 	asked := setting - setting%tailUnit
 	room := max(disk-tailUnit, 0)
 	room -= room % tailUnit
-	return DiskTail{}, fmt.Errorf("%d bytes for images and a tail of %d bytes need %d bytes more than the disk of %d bytes has (%d stay for its partition table); make the tail smaller, or leave its size to the disk: %w",
-		need, asked, need+asked-room, disk, disk-room, ErrRefused)
+	what := "a tail of " + exactly(asked) + " needs"
+	if need > 0 {
+		what = fmt.Sprintf("%s for images and a tail of %s need", exactly(need), exactly(asked))
+	}
+	return DiskTail{}, fmt.Errorf("%s %s more than the disk of %s has (%s stay for its partition table); make the tail smaller, or leave its size to the disk with tail=auto: %w",
+		what, exactly(need+asked-room), exactly(disk), exactly(disk-room), ErrRefused)
 }

@@ -48,10 +48,10 @@ func TestTailFor(t *testing.T) {
 		{"up to its first byte", 20 * G, TailDefault, deflt.Offset, deflt, ""},
 		{"gives way", 20 * G, TailDefault, deflt.Offset + 1, DiskTail{}, ""},
 		{"asked, and room", 20 * G, 4 * G, 16*G - 1*M, TailOf(20*G, 4*G), ""},
-		{"asked, one byte short", 20 * G, 4 * G, 16*G - 1*M + 1, DiskTail{}, "need 1 bytes more"},
-		{"asked, short by the reserve", 20 * G, 4 * G, 16 * G, DiskTail{}, "need 1048576 bytes more"},
-		{"asked, more than the disk", 1 * G, 2 * G, 0, DiskTail{}, "need 1074790400 bytes more"},
-		{"asked, no disk", 0, 128 * M, 0, DiskTail{}, "need 134217728 bytes more"},
+		{"asked, one byte short", 20 * G, 4 * G, 16*G - 1*M + 1, DiskTail{}, "need 1 B more than the disk of 21.5 GB (21474836480 bytes) has (1.0 MB (1048576 bytes) stay"},
+		{"asked, short by the reserve", 20 * G, 4 * G, 16 * G, DiskTail{}, "17.2 GB (17179869184 bytes) for images and a tail of 4.3 GB (4294967296 bytes) need 1.0 MB (1048576 bytes) more"},
+		{"asked, more than the disk", 1 * G, 2 * G, 0, DiskTail{}, "a tail of 2.1 GB (2147483648 bytes) needs 1.1 GB (1074790400 bytes) more"},
+		{"asked, no disk", 0, 128 * M, 0, DiskTail{}, "needs 134 MB (134217728 bytes) more than the disk of 0 B has"},
 		{"none", 20 * G, 0, 20 * G, DiskTail{}, ""},
 		{"less than the least", 20 * G, 100 * M, 20 * G, DiskTail{}, ""},
 	} {
@@ -118,5 +118,27 @@ func TestOrdersNameTheTail(t *testing.T) {
 				t.Errorf("tail %+v, want %+v", o.Tail, tt.want)
 			}
 		})
+	}
+}
+
+// A tail that no armed disk has room for is refused when it is set, and not with each boot.
+func TestTailThatNoDiskHasRoomFor(t *testing.T) {
+	b := newBench(t)
+	set := func(machine, v string) SetMachine {
+		return SetMachine{Machine: machine, Values: map[string]string{"tail": v}}
+	}
+	b.refused(set("vm", "10G"), ErrRefused, "disk ", " of vm", "a tail of 10.7 GB (10737418240 bytes) needs 6.4 GB (6443499520 bytes) more than the disk of 4.3 GB (4294967296 bytes) has", "tail=auto")
+	if got := b.machine("vm").Tail; got != 0 {
+		t.Errorf("the refused tail is set: %d", got)
+	}
+	b.must(set("vm", "1G"))
+	if got, want := b.now().TailOn(b.machine("vm"), b.machine("vm").Arms[0].DiskID), TailOf(4<<30, 1<<30); got != want {
+		t.Errorf("the tail comes to %+v, want %+v", got, want)
+	}
+	b.must(AddMachine{Name: "bare", MACs: []string{"52:54:00:00:00:07"}}) // no disk is armed: nobody can tell
+	b.must(set("bare", "10G"))
+	b.must(set("vm", "none"))
+	if got := b.now().TailOn(b.machine("vm"), b.machine("vm").Arms[0].DiskID); !got.None() {
+		t.Errorf("tail=none comes to %+v", got)
 	}
 }

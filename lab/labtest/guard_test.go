@@ -95,7 +95,7 @@ func TestQueueGuards(t *testing.T) {
 		kind  error
 		want  string
 	}{
-		{"too small, with the shortfall", nil, lab.Queue{Machine: name, Stack: "big"}, lab.ErrRefused, "4.2 MB too small"},
+		{"too small, with the shortfall", nil, lab.Queue{Machine: name, Stack: "big"}, lab.ErrRefused, " bytes) too small for big"},
 		{"unknown stack", nil, lab.Queue{Machine: name, Stack: "bug"}, lab.ErrNotFound, "big"},
 		{"unknown machine", nil, lab.Queue{Machine: "sim-zz", Stack: "big"}, lab.ErrNotFound, name},
 		{"unarmed", []lab.Verb{lab.ArmDisk{Machine: name, Disk: sim.Disk.Serial, Disarm: true}}, lab.Queue{Machine: name, Stack: "big"}, lab.ErrRefused, "machine arm"},

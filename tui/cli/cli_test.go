@@ -93,6 +93,9 @@ func TestExitCodes(t *testing.T) {
 		{"machine power vm-1 on", 8, "carte serve starts one"},
 		{"image import /nope/x --name x", 3, "/nope/x: no such thing"},
 		{"image import - ", 2, "standard input has no name"},
+		{"image import - --name ''", 2, "the value is empty"},
+		{"image import - --name x --size -5M", 2, "a size is not negative"},
+		{"machine set vm-1 tail=10G", 4, "a tail of 10.7 GB (10737418240 bytes) needs 10.5 GB (10470031360 bytes) more than the disk of 268 MB (268435456 bytes) has"},
 		{"image import - --name a@3", 2, "without a version"},
 		{"image import - --name debian --form tree", 4, "has the form disk"},
 		{"image show nix", 3, `image "nix": no such thing; there are debian, demo`},
@@ -248,6 +251,29 @@ func TestTablesForPeopleAndPrograms(t *testing.T) {
 		if out := b.ok(line); strings.ContainsAny(out, "\x1b\r") || out == "" {
 			t.Errorf("carte %s: %q", line, out)
 		}
+	}
+}
+
+// What a disk held before carte wrote to it is not said beside what it holds now; the tail is there as set and as it is.
+func TestShowMachine(t *testing.T) {
+	b := newBench(t)
+	b.furnish()
+	b.ok("machine add vm-2 --virtual --disk 4G")
+	b.ok("machine set vm-2 tail=none")
+	for line, want := range map[string][]string{
+		"machine show vm-1": {"disk\t/dev/vda carte-", ") QEMU\n", "holds\tdemo@1 on carte-", "tail\tauto: none at the end of carte-"},
+		"machine show vm-2": {"tail\tnone: none at the end of carte-"},
+	} {
+		out := b.ok(line)
+		for _, w := range want {
+			if !strings.Contains(out, w) || strings.Contains(out, "blank") {
+				t.Errorf("carte %s has no %q, or a blank disk:\n%s", line, w, out)
+			}
+		}
+	}
+	b.ok("machine set vm-2 tail=1G")
+	if out := b.ok("machine show vm-2"); !strings.Contains(out, "tail\t1 GiB: 1.1 GB at the end of carte-") {
+		t.Errorf("a tail of 1 GiB:\n%s", out)
 	}
 }
 

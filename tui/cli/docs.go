@@ -28,6 +28,7 @@ type machineDoc struct {
 	Order     string         `json:"power_order,omitempty"`
 	Warm      bool           `json:"warm"`
 	Tail      int64          `json:"tail_bytes"` // 0: the disk decides; -1: none
+	Tails     []tailDoc      `json:"tails"`      // what that comes to, on each armed disk
 	Note      string         `json:"note,omitempty"`
 	Trouble   string         `json:"trouble,omitempty"`
 	Parked    string         `json:"parked,omitempty"`
@@ -41,11 +42,25 @@ type machineDoc struct {
 	Holds     []lab.Holding  `json:"holds"`
 }
 
+// tailDoc is carte's region at the end of an armed disk; of 0 bytes where the disk has no room for one.
+type tailDoc struct {
+	Disk lab.DiskID `json:"disk"`
+	lab.DiskTail
+}
+
+func tailsOf(s lab.Snapshot, m lab.Machine) []tailDoc {
+	all := []tailDoc{}
+	for _, a := range m.Arms {
+		all = append(all, tailDoc{a.DiskID, s.TailOn(m, a.DiskID)})
+	}
+	return all
+}
+
 func machineOf(s lab.Snapshot, m lab.Machine) machineDoc {
 	live := s.Live[m.ID]
 	d := machineDoc{
 		ID: m.ID, Name: m.Name, Standing: m.Standing, State: stateOf(s, m), MACs: m.MACs, IP: live.IP, UUID: m.UUID,
-		Virtual: m.Virtual, Driver: m.Power.Driver, Exec: m.Power.Exec, Power: live.Power, Order: live.Order, Warm: m.Warm, Tail: m.Tail,
+		Virtual: m.Virtual, Driver: m.Power.Driver, Exec: m.Power.Exec, Power: live.Power, Order: live.Order, Warm: m.Warm, Tail: m.Tail, Tails: tailsOf(s, m),
 		Note: m.Note, Trouble: troubleOf(s, m), Parked: m.Parked, Waiting: len(s.QueueOf(m.ID)), Asked: live.Asked,
 		Seen: stamp(live.Seen), Since: stamp(m.Since), Inventory: m.Inventory, Arms: m.Arms, Holds: m.Holds,
 	}

@@ -39,7 +39,7 @@ func (c *call) imageCommands() []entry {
 				"Of a tar archive or a folder, carte makes an ext4 file system: with --form tree the root of a Linux system, with --form files just those files, to lie over one. An archive may be packed as above, or be one of docker save or an OCI layout, whose layers become one tree. Owners are kept by number, as are modes, times, hard links, devices, holes, extended attributes and access lists. Names that are absolute or lead out of the tree, and members that come twice, are refused. In a folder, no link is followed, and a file that may not be read is an error. The next version of a tree leaves unchanged files where they lie, so only what differs is new; the UUID follows from the image's name.",
 			example: "  carte image import debian.qcow2 --name debian\n  zcat disk.gz | carte image import - --name debian --message 'new kernel'\n  carte image import root.tar.xz --name debian-tree --form tree\n  docker save alpine | carte image import - --name alpine --form tree\n  carte image import ./rootfs --name mine --size 4G",
 			flags: func(f *pflag.FlagSet) {
-				f.StringVar(&i.Name, "name", "", "the image's name (default: the file's, without its endings)")
+				f.Var(notEmpty{&i.Name, "NAME"}, "name", "the image's name (default: the file's, without its endings)")
 				f.StringVar(&i.Kind, "kind", "", "machine, system, user, project or temporary (default: the image's, or system; of the form files: user)")
 				f.StringVar((*string)(&i.Form), "form", "", "disk, tree or files (default: the image's, or by the file's name; of a folder or a .tar: tree)")
 				f.StringVar(&i.Message, "message", "", "what is new in this version")

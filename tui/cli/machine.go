@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -290,11 +291,22 @@ func (c *call) machineRows(s lab.Snapshot, m lab.Machine) [][]string {
 		rows = append(rows, []string{"hardware", strings.TrimSpace(i.Vendor + " " + i.Product)},
 			[]string{"cpu", fmt.Sprintf("%s, %d cores, %d threads", i.CPU, i.Cores, i.Threads)}, []string{"memory", lab.Bytes(i.MemoryBytes)}, []string{"firmware", string(i.Firmware)})
 		for _, d := range i.Disks {
-			rows = append(rows, []string{"disk", strings.TrimSpace(fmt.Sprintf("%s %s %s %s", d.Path, d.DiskID, strings.TrimSpace(d.Model), or(d.Contents, "blank")))})
+			found := or(d.Contents, "blank")
+			if slices.ContainsFunc(m.Holds, func(h lab.Holding) bool { return h.Is(d.DiskID) && h.At.After(i.At) }) {
+				found = "" // what was there before carte wrote it
+			}
+			rows = append(rows, []string{"disk", strings.Join(strings.Fields(fmt.Sprintf("%s %s %s %s", d.Path, d.DiskID, d.Model, found)), " ")})
 		}
 	}
 	for _, a := range m.Arms {
 		rows = append(rows, []string{"armed", a.DiskID.String()})
+	}
+	for _, t := range tailsOf(s, m) {
+		text := "none"
+		if t.Bytes > 0 {
+			text = lab.Bytes(t.Bytes)
+		}
+		rows = append(rows, []string{"tail", fmt.Sprintf("%s: %s at the end of %s", tailSetting(m), text, t.Disk)})
 	}
 	for _, h := range m.Holds {
 		state := ""
@@ -310,6 +322,17 @@ func (c *call) machineRows(s lab.Snapshot, m lab.Machine) [][]string {
 		}
 	}
 	return filled
+}
+
+// tailSetting is a machine's setting tail, as it was given.
+func tailSetting(m lab.Machine) string {
+	switch {
+	case m.Tail == 0:
+		return "auto"
+	case m.Tail < 0:
+		return "none"
+	}
+	return binary(m.Tail)
 }
 
 // binary writes a size as it was most likely given: 8 GiB and not 8.6 GB.
