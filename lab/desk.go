@@ -48,6 +48,7 @@ type Imported struct {
 	Same    bool    `json:"same"`
 	Format  string  `json:"format"`           // raw, gz, qcow2 in zst, ...
 	New     int64   `json:"new_stored_bytes"` // that the store grew by
+	Mended  int     `json:"mended_chunks"`    // of what was stored: chunks that the store had damaged, or had lost
 	Seconds float64 `json:"seconds"`
 
 	Warnings []string `json:"warnings,omitempty"` // what is odd about it, for people

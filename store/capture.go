@@ -63,6 +63,9 @@ func (d *Desk) Take(ctx context.Context, b lab.Boot, next func() (chunk.ID, []by
 	if e := w.Commit(); e != nil {
 		return errors.Join(err, e)
 	}
+	if w.mended > 0 {
+		d.Lab.Log(lab.Line{Machine: b.Machine, Source: "store", Text: fmt.Sprintf("boot %d brought %d chunks that were damaged", b.ID, w.mended)})
+	}
 	d.taken.add(b.ID, grown)
 	return err
 }

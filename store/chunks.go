@@ -32,7 +32,8 @@ import (
 //	an index without its pack       only a broken disk or a half-done removal: the index is deleted
 //	a pack that is too short        only a disk that lies about sync: what is cut off is not visible, and is stored again by the next import
 //	an index that does not check    a broken disk: it is made again from the pack, whose frames name their chunks
-//	a chunk that does not hash      found by Get or Verify: it counts as absent, so that the next import stores it again; the newest pack wins
+//	a chunk that does not hash      found by Get, Verify or Fsck: it counts as absent, also for the next process (chunks_damaged.go), so that the next
+//	                                import stores it again; the newest pack wins
 //
 // One process at a time: the lock on the lab's state folder is held by whoever opens it. Whoever is between two steps of an import is therefore in
 // this process, and what protects those steps from Collect can be in memory, on a clock that is never set:
@@ -64,6 +65,9 @@ type Chunks struct {
 	said    map[chunk.ID]time.Time // chunks that somebody was told not to send
 	live    map[chunk.ID]bool      // while Collect works: the chunks that are listed; it only grows
 	upkeep  sync.Mutex             // held by Collect and Fsck: no pack leaves while it is
+	noting  sync.Mutex             // held while bad is brought to the disk
+	unnoted bool                   // bad is not what the disk says
+	noted   time.Time              // when a read last had it noted
 
 	step func(name string) // tests: called between the steps of an import or a removal
 }
@@ -87,7 +91,7 @@ func OpenChunks(dir string) (*Chunks, error) {
 			return nil, fmt.Errorf("open chunks: %w", err)
 		}
 	}
-	if err := c.load(); err != nil {
+	if err := errors.Join(c.load(), c.loadDamaged()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open chunks: %w", err), c.Close())
 	}
 	return c, nil
@@ -125,7 +129,7 @@ func (c *Chunks) add(p *pack, entries []entry) {
 	for _, e := range entries {
 		if old, ok := c.index[e.id]; !ok || old.pack < p.number || c.bad[e.id] {
 			c.index[e.id] = place{pack: p.number, off: e.off, len: e.len}
-			delete(c.bad, e.id)
+			c.trust(e.id)
 		}
 	}
 }
@@ -196,15 +200,16 @@ var storedBuffers = sync.Pool{New: func() any { b := make([]byte, 0, chunk.MaxSt
 func (c *Chunks) Get(id chunk.ID, dst []byte) ([]byte, error) {
 	buf := storedBuffers.Get().(*[]byte)
 	defer storedBuffers.Put(buf)
-	stored, err := c.readStored(id, *buf)
+	c.mu.RLock()
+	at := c.index[id]
+	stored, err := c.readLocked(id, *buf)
+	c.mu.RUnlock()
 	if err != nil {
 		return nil, err
 	}
 	b, err := chunk.UnpackAny(dst, stored, id)
 	if err != nil {
-		c.mu.Lock()
-		c.bad[id] = true
-		c.mu.Unlock()
+		c.doubt(id, at)
 		return nil, err
 	}
 	return b, nil
@@ -212,6 +217,7 @@ func (c *Chunks) Get(id chunk.ID, dst []byte) ([]byte, error) {
 
 // Close closes the packs. What was not committed is gone at the next open.
 func (c *Chunks) Close() error {
+	_ = c.noteDamaged() // a full disk: the next read or fsck finds it again
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true

@@ -78,6 +78,7 @@ type doomed struct {
 	dead  int        // of ids
 	needs int64      // bytes that the listed ones take in a pack, with their frames
 	files int64      // bytes of pack and index
+	bad   bool       // one that is not listed is known to be damaged: fsck would find it for ever
 }
 
 // frees is by how many bytes the files shrink when the listed chunks move to a pack of their own.
@@ -89,8 +90,8 @@ func (d doomed) frees() int64 {
 }
 
 // Collect removes the manifests whose root is not in what referenced returns, and the chunks that no manifest lists. A pack with no listed chunk is
-// deleted; one of which an eighth or more is not listed is written anew without that, if there is room; the slack of the others stays. Dry, it only
-// says what it would do. Imports and reads go on meanwhile.
+// deleted; one of which an eighth or more is not listed, or a damaged chunk, is written anew without that, if there is room; the slack of the others
+// stays. Dry, it only says what it would do. Imports and reads go on meanwhile.
 //
 // referenced is called with the store locked: it must not use it. lab.ErrBusy: chunks are being written, or another Collect or Fsck goes on. A
 // manifest that is referenced and cannot be read stops it before anything is removed, because the chunks that it lists are not known.
@@ -262,6 +263,7 @@ func (c *Chunks) choose(live map[chunk.ID]bool, got *lab.Collected) ([]doomed, e
 			d.needs += int64(at.len) + int64(chunk.FrameHeader)
 		} else {
 			d.dead++
+			d.bad = d.bad || c.bad[id]
 		}
 	}
 	var chosen []doomed
@@ -270,7 +272,7 @@ func (c *Chunks) choose(live map[chunk.ID]bool, got *lab.Collected) ([]doomed, e
 		case free <= 0:
 		case !d.p.born.IsZero() && time.Since(d.p.born) < grace:
 			stay(got, *d, fmt.Sprintf("they came less than %v ago", grace))
-		case d.needs > 0 && free < d.files/8:
+		case d.needs > 0 && free < d.files/8 && !d.bad:
 			got.Slack += free
 		default:
 			chosen = append(chosen, *d)
@@ -338,6 +340,7 @@ func (c *Chunks) moveOut(ctx context.Context, d doomed) (_ *Writer, err error) {
 			break
 		}
 		if _, err = chunk.UnpackAny(raw, b, p.id); err != nil {
+			c.doubt(p.id, p.place)
 			break
 		}
 		w.mine[p.id] = true
@@ -372,7 +375,7 @@ func (c *Chunks) replace(d doomed, w *Writer) error {
 	for _, id := range d.ids {
 		if at, ok := c.index[id]; ok && at.pack == d.p.number {
 			delete(c.index, id)
-			delete(c.bad, id)
+			c.trust(id)
 		}
 	}
 	delete(c.packs, d.p.number)

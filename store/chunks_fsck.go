@@ -49,13 +49,13 @@ func (c *Chunks) Fsck(ctx context.Context, versions func() ([]lab.Version, error
 	if got.Notes, err = c.mendIndexes(k.todo); err != nil {
 		return got, fmt.Errorf("fsck: %w", err)
 	}
-	broken := map[chunk.ID]bool{}
-	for _, s := range k.bad {
-		broken[s.id] = true
-	}
+	broken := c.judge(k.todo, k.bad)
 	damaged := len(broken)
 	if got.Mended, err = c.mend(broken); err != nil {
 		got.Notes = append(got.Notes, fmt.Sprintf("nothing could be mended: %v", err))
+	}
+	if err := c.noteDamaged(); err != nil {
+		got.Notes = append(got.Notes, err.Error())
 	}
 	got.Broken = c.hurt(all, broken)
 	for _, b := range got.Broken {
@@ -178,17 +178,31 @@ func (c *Chunks) mendIndexes(known []spot) (notes []string, err error) {
 	return notes, nil
 }
 
-// mend stores broken chunks again of which there is a good copy, takes them out of broken, and returns how many. The others count as absent from now
-// on.
+// judge makes the chunks that were found damaged count as absent, and those that were found sound count again. It returns the former; not those of
+// which another copy counts since.
+func (c *Chunks) judge(all, damaged []spot) map[chunk.ID]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	broken := map[chunk.ID]bool{}
+	for _, s := range damaged {
+		if c.index[s.id] == s.place {
+			broken[s.id] = true
+			c.doubtLocked(s.id, s.place)
+		}
+	}
+	for _, s := range all {
+		if !broken[s.id] && c.index[s.id] == s.place {
+			c.trust(s.id)
+		}
+	}
+	return broken
+}
+
+// mend stores broken chunks again of which there is a good copy, takes them out of broken, and returns how many.
 func (c *Chunks) mend(broken map[chunk.ID]bool) (mended int, err error) {
 	if len(broken) == 0 {
 		return 0, nil
 	}
-	c.mu.Lock()
-	for id := range broken {
-		c.bad[id] = true
-	}
-	c.mu.Unlock()
 	w, err := c.Writer()
 	if err != nil {
 		return 0, err

@@ -17,6 +17,7 @@ type Stats struct {
 	New       int64 // bytes that the packs grew by
 	Chunks    int   // chunks read, zero ones included
 	NewChunks int   // chunks stored
+	Mended    int   // of these: chunks that were damaged, or lost
 }
 
 // Input is what an import reads: one stream of bytes, or Size bytes that can be read at any place.
@@ -55,6 +56,7 @@ func (c *Chunks) Keep(ctx context.Context, in Input) (chunk.Manifest, layout.Map
 	if _, err := w.CommitManifest(im.m); err != nil {
 		return chunk.Manifest{}, layout.Map{}, Stats{}, fmt.Errorf("import: %w", err)
 	}
+	im.stats.Mended = w.mended
 	return im.m, found, im.stats, nil
 }
 

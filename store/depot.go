@@ -35,7 +35,9 @@ func (d *Desk) Chunks(ctx context.Context, ids []chunk.ID, each func(id chunk.ID
 		}
 		stored, err := d.State.Chunks.readStored(id, *buf)
 		if err == nil {
-			err = each(id, stored)
+			if err = each(id, stored); errors.Is(err, lab.ErrDamaged) {
+				_, _ = d.State.Chunks.Get(id, nil) // it was not hashed so far: if it is so, whoever brings it again mends it
+			}
 		}
 		if err != nil {
 			return got, err
@@ -64,39 +66,39 @@ func (d *Desk) Keep(ctx context.Context, c lab.Capture, m chunk.Manifest, next f
 	if err := d.Lab.Check(v); err != nil { // what can be refused before a byte has arrived is
 		return lab.Imported{}, err
 	}
-	added, err := d.takeIn(ctx, m, next)
+	added, mended, err := d.takeIn(ctx, m, next)
 	if err != nil {
 		return lab.Imported{}, unadded("capture", c.Name, err)
 	}
 	v.Stored = added
 	out, err := d.add(ctx, "capture", v, nil)
-	out.Format, out.Seconds = "raw", time.Since(begin).Seconds()
+	out.Mended, out.Format, out.Seconds = mended, "raw", time.Since(begin).Seconds()
 	return out, err
 }
 
-// takeIn stores chunks and the manifest that lists them, and returns the bytes that the store grew by.
-func (d *Desk) takeIn(ctx context.Context, m chunk.Manifest, next func() (chunk.ID, []byte, error)) (added int64, err error) {
+// takeIn stores chunks and the manifest that lists them, and returns the bytes that the store grew by, and how many chunks are mended.
+func (d *Desk) takeIn(ctx context.Context, m chunk.Manifest, next func() (chunk.ID, []byte, error)) (added int64, mended int, err error) {
 	w, err := d.State.Chunks.Writer()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer w.Abort()
 	for ctx.Err() == nil {
 		id, stored, err := next()
 		if errors.Is(err, io.EOF) {
 			_, err := w.CommitManifest(m)
-			return added, err
+			return added, w.mended, err
 		}
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		fresh, err := w.Put(id, stored)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if fresh {
 			added += int64(len(stored) + chunk.FrameHeader)
 		}
 	}
-	return 0, context.Cause(ctx)
+	return 0, 0, context.Cause(ctx)
 }

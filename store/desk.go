@@ -84,6 +84,7 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 	}
 	v.Root, v.Bytes, v.Content, v.Stored = m.Root(), m.Size, m.Content(), stats.New
 	out, err := d.add(ctx, "import", v, &found)
+	out.Mended = stats.Mended
 	if err == nil && !i.Whole {
 		out.Warnings = append(out.Warnings, keptSpace(found)...)
 	}

@@ -131,6 +131,7 @@ func (c *Chunks) Verify(ctx context.Context, root chunk.ID, progress func(done, 
 		}
 	}
 	if count > 0 {
+		_ = c.noteDamaged() // Close tries again
 		return fmt.Errorf("version %v: %d of %d chunks are damaged or missing (%s); import the same file again to mend them: %w",
 			root, count, len(first), strings.Join(slices.Clip(found), ", "), lab.ErrDamaged)
 	}

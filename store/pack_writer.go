@@ -31,6 +31,8 @@ type Writer struct {
 	started int64 // up to where the disk was told to write
 	err     error // the first failure
 	done    bool  // committed or aborted
+	stored  int   // chunks, once it is committed
+	mended  int   // of stored: of which the lab had a damaged copy, or none although a manifest lists them
 }
 
 // writeAhead is after how many bytes of a pack the disk is told to begin writing them.
@@ -139,6 +141,12 @@ func (w *Writer) Commit() error {
 		return w.discard(fmt.Errorf("keep the bytes: the lab was closed meanwhile: %w", lab.ErrBusy))
 	}
 	w.p.born = time.Now()
+	w.stored = len(w.entries)
+	for _, e := range w.entries {
+		if w.c.bad[e.id] {
+			w.mended++
+		}
+	}
 	w.c.add(w.p, w.entries)
 	return nil
 }
@@ -173,8 +181,12 @@ func (w *Writer) discard(why error) error {
 func (w *Writer) CommitManifest(m chunk.Manifest) (chunk.ID, error) {
 	w.c.hold(1)
 	defer w.c.hold(-1)
+	_, lacked := w.c.Manifest(m.Root())
 	if err := w.Commit(); err != nil {
 		return chunk.ID{}, err
+	}
+	if lacked == nil { // it was listed already, all of it, and should have been here
+		w.mended = w.stored
 	}
 	root, err := w.c.PutManifest(m)
 	w.c.mu.Lock()
