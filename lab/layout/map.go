@@ -56,7 +56,7 @@ func Read(ctx context.Context, r io.ReaderAt, size int64) (Map, error) {
 			odd = m.Table.Note
 		}
 		for _, p := range m.Table.Parts {
-			if p.Type == TypeExtended {
+			if p.Type == TypeExtended || p.Type == TypeTail { // a box around others; what a disk's tail holds is its keeper's
 				continue
 			}
 			all := s.identify(p.Off, min(p.Bytes, size-p.Off))
