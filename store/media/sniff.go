@@ -19,7 +19,7 @@ type Facts struct {
 	Parts []Part     // in the order of the table, without empty entries
 	Whole FileSystem // what fills the whole disk, where there is no table
 	BIOS  bool       // has boot code in its first sector, or El Torito: may boot from BIOS
-	EFI   bool       // has an EFI system partition, or El Torito for EFI
+	EFI   bool       // has a loader on an EFI system partition, or El Torito for EFI
 	Note  string     // what is odd: a damaged table, say; else empty
 }
 
@@ -101,7 +101,7 @@ func Sniff(r io.ReaderAt, size int64) (Facts, error) {
 			x.FS = d.fileSystem(p.Off, p.Bytes)
 		}
 		f.Parts = append(f.Parts, x)
-		f.EFI = f.EFI || p.Type == layout.TypeESP
+		f.EFI = f.EFI || p.Type == layout.TypeESP && d.loader(p.Off, p.Bytes)
 		if p.Off+p.Bytes > size && f.Note == "" {
 			f.Note = fmt.Sprintf("partition %d ends %d bytes behind the end of the image", p.Number, p.Off+p.Bytes-size)
 		}

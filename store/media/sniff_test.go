@@ -3,6 +3,7 @@ package media
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -14,7 +15,7 @@ import (
 
 const mib = 1 << 20
 
-// partitioned makes a disk of 40 MiB with a table by sfdisk, a FAT at 1 MiB and an ext4 at 21 MiB.
+// partitioned makes a disk of 40 MiB with a table by sfdisk, a FAT with a loader for UEFI at 1 MiB and an ext4 at 21 MiB.
 func partitioned(t *testing.T, script string) []byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -32,6 +33,7 @@ func partitioned(t *testing.T, script string) []byte {
 	file("disk", 40*mib)
 	fat, ext := file("fat", 20*mib), file("ext", 10*mib)
 	run(t, need(t, "mkfs.vfat"), "-n", "ESP", "-i", "CA27E001", fat)
+	into(t, fat, "EFI/BOOT/BOOTX64.EFI")
 	run(t, need(t, "mke2fs"), "-q", "-t", "ext4", "-L", "root", "-U", "ca27e001-0203-4405-8607-08090a0b0c0d", ext)
 	cmd := exec.Command(need(t, "sfdisk"), "-q", path)
 	cmd.Stdin = strings.NewReader(script)
@@ -60,6 +62,8 @@ func TestSniffDisks(t *testing.T) {
 	bare := make([]byte, mib)
 	copy(bare, "\xeb\x63\x90 boot code")
 	copy(bare[510:], "\x55\xaa")
+	unmade := bytes.Clone(gpt)
+	clear(unmade[mib : 21*mib])
 	torn := bytes.Clone(gpt)
 	torn[1024+200]++
 	for _, c := range []struct {
@@ -68,6 +72,7 @@ func TestSniffDisks(t *testing.T) {
 	}{
 		{"gpt", `gpt, 1: vfat "ESP" (EFI), 2: ext4 "root", boots UEFI`, gpt},
 		{"gpt with boot code", `gpt, 1: vfat "ESP" (EFI), 2: ext4 "root", boots BIOS and UEFI`, bios},
+		{"gpt, nothing in it", `gpt, 1: EFI system, 2: ext4 "root", no boot loader`, unmade},
 		{"mbr", `mbr, 1: vfat "ESP", 2: ext4 "root", no boot loader`, mbr},
 		{"torn", `gpt, 1: vfat "ESP" (EFI), 2: ext4 "root", boots UEFI, the partition table is damaged; this is what its copy at the end says`, torn},
 		{"short", `gpt, 1: vfat "ESP" (EFI), 2: Linux, boots UEFI, partition 1 ends 1048576 bytes behind the end of the image`, gpt[:20*mib]},
@@ -87,6 +92,94 @@ func TestSniffDisks(t *testing.T) {
 			t.Errorf("gpt: %+v", f.Parts)
 		}
 	}
+}
+
+// into puts files into a FAT.
+func into(t *testing.T, fat string, files ...string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, sample(5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		for i := range path {
+			if path[i] == '/' {
+				if err := exec.Command(need(t, "mmd"), "-D", "s", "-i", fat, "::/"+path[:i]).Run(); err != nil {
+					t.Logf("%s is there", path[:i])
+				}
+			}
+		}
+		run(t, need(t, "mcopy"), "-i", fat, file, "::/"+path)
+	}
+}
+
+// A loader counts where UEFI finds it by itself, in every kind of FAT and in folders of many clusters.
+func TestSniffLoader(t *testing.T) {
+	var many []string
+	for i := range 90 {
+		many = append(many, fmt.Sprintf("EFI/a folder with a long name %d", i))
+	}
+	for _, kind := range [][]string{{"-F", "12", "-s", "1"}, {"-F", "16", "-s", "1"}, {"-F", "32", "-s", "1"}} {
+		for _, c := range []struct {
+			files []string
+			want  bool
+		}{
+			{nil, false},
+			{[]string{"BOOTX64.EFI"}, false},
+			{[]string{"EFI/debian/grubx64.efi"}, false},
+			{[]string{"EFI/BOOT/grub.cfg", "EFI/BOOT/grubx64.efi"}, false},
+			{[]string{"EFI/BOOT/bootx64.efi/odd"}, false},
+			{[]string{"BOOT/BOOTX64.EFI"}, false},
+			{[]string{"efi/boot/bootx64.efi"}, true},
+			{[]string{"EFI/BOOT/fbx64.efi", "EFI/BOOT/BOOTIA32.EFI"}, true},
+			{[]string{"EFI/Boot/bootriscv64.efi"}, true},
+			{append(many, "EFI/BOOT/BOOTX64.EFI"), true},
+		} {
+			fat := filepath.Join(t.TempDir(), "fat")
+			if err := os.WriteFile(fat, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			size := map[string]int64{"12": 2 * mib, "16": 10 * mib, "32": 40 * mib}[kind[1]]
+			if err := os.Truncate(fat, size); err != nil {
+				t.Fatal(err)
+			}
+			run(t, need(t, "mkfs.vfat"), append(kind, fat)...)
+			into(t, fat, c.files...)
+			b, err := os.ReadFile(fat)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const at = 3 * Sector // not at the beginning of the disk
+			d := &disk{r: bytes.NewReader(append(make([]byte, at), b...)), size: at + size}
+			if got := d.loader(at, size); got != c.want || d.err != nil {
+				t.Errorf("FAT%s with %d files, the last %v: %v, %v", kind[1], len(c.files), c.files[max(0, len(c.files)-1):], got, d.err)
+			}
+		}
+	}
+}
+
+// A folder that has no end, and whatever else is in a FAT, ends.
+func FuzzLoader(f *testing.F) {
+	b := make([]byte, 40<<10)
+	copy(b[11:], "\x00\x02\x01\x01\x00\x01\x00\x00\x50\x00") // FAT32: sectors of 512, clusters of one, one table
+	b[36], b[44] = 1, 2
+	copy(b[510:], "\x55\xaa")
+	copy(b[512+8:], "\x02\x00\x00\x00") // cluster 2 follows cluster 2
+	for i := 1024; i < 1536; i += 32 {
+		copy(b[i:], "FILE    TXT")
+	}
+	f.Add(b)
+	b = bytes.Clone(b)
+	copy(b[1024:], "EFI        \x10")
+	copy(b[1024+26:], "\x03\x00")
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d := &disk{r: bytes.NewReader(b), size: int64(len(b))}
+		d.loader(0, d.size)
+		if d.err != nil {
+			t.Error(d.err)
+		}
+	})
 }
 
 func TestSniffSaysWhatTheReaderSays(t *testing.T) {
