@@ -32,6 +32,9 @@ func (f *flash) amend(ctx context.Context, id lab.DiskID, room int64, grow bool)
 	if ok && err == nil && room > 0 && len(backup) > 0 { // without a GPT, what no partition has is left alone
 		fit, at, backup, err = guard(fit, f.disk, room, id)
 	}
+	if err == nil && len(backup) > 0 && at < p.Size {
+		err, grown = fmt.Errorf("the copy of the table needs %s behind the image, and there are %d bytes: %w", lab.Bytes(int64(len(backup))), f.disk.Size()-p.Size, layout.ErrUnable), layout.Partition{}
+	}
 	short := (*layout.ShortError)(nil)
 	switch {
 	case errors.As(err, &short):

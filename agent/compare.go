@@ -166,6 +166,11 @@ func (f *flash) compareRun(p *part, first, last int, buf []byte) error {
 		n := p.Len(c)
 		if p.state[c] == unknown {
 			p.state[c] = compareChunk(b[:n], p.IDs[c])
+			if p.state[c] == other && f.vouch != nil {
+				if err := f.vouch.over(c, b[:n]); err != nil {
+					return err
+				}
+			}
 			f.gauge.done.Add(int64(n))
 		}
 		b = b[n:]

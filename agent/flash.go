@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -38,6 +39,7 @@ type flash struct {
 	blind  bool                             // what is there is not looked at: all that may hold something is written
 	swarm  *swarm                           // other machines that lay the same; nil: nobody
 	pool   *pool                            // what is to be fetched; nil before
+	vouch  *vouch                           // what may be written over; nil: everything
 	check  lab.Check                        // how much of what was written is read back; empty: all
 }
 
@@ -107,7 +109,7 @@ func (f *flash) run(ctx context.Context) error {
 		return err
 	}
 	if todo.none() {
-		f.say("%s holds %s already, to the last byte; nothing is written", f.name, f.parts[0].Ref)
+		f.say("%s holds %s already, %s; nothing is written", f.name, f.parts[0].Ref, f.whole())
 		return f.reach(ctx, 0, lab.Report{Rung: lab.RungVerify, Proven: true})
 	}
 	f.say("%s: %d of %d chunks differ; %s to write, %s to zero", f.name, todo.chunks, todo.of, lab.Bytes(todo.write), lab.Bytes(todo.zero))
@@ -120,6 +122,16 @@ func (f *flash) run(ctx context.Context) error {
 	}
 	f.say("%s is %s after %.1f s: %s", f.name, f.proof(), time.Since(began).Seconds(), f.moved().Words())
 	return f.tell(ctx, lab.Report{Rung: lab.RungVerify, Proven: f.check.All()})
+}
+
+// whole says how much of the disk is known to be the images'.
+func (f *flash) whole() string {
+	for _, p := range f.parts {
+		if slices.Contains(p.IDs, chunk.Free) {
+			return "in every byte that it needs"
+		}
+	}
+	return "to the last byte"
 }
 
 // proof says in a word how well the disk is known to hold what was written.

@@ -162,8 +162,8 @@ func TestFlashDevice(t *testing.T) {
 			t.Errorf("%s: not the image: %v", how, err)
 		}
 		o.Confirm = ""
-		if _, err := Flash(t.Context(), s, o, Audience{}); !errors.Is(err, lab.ErrConfirm) {
-			t.Errorf("a disk that was flashed before, and may have been used since: %v", err)
+		if _, err := Flash(t.Context(), s, o, Audience{}); !errors.Is(err, lab.ErrConfirm) || !strings.Contains(err.Error(), "behind it") {
+			t.Errorf("a disk with something behind the image: %v", err)
 		}
 		o.Confirm = dev
 		if done, err := Flash(t.Context(), s, o, Audience{}); err != nil || how == lab.Differential && !done.Same {

@@ -157,7 +157,7 @@ func TestFlashFileSparse(t *testing.T) {
 func TestFlashGuards(t *testing.T) {
 	s := newShelf()
 	first, second := joined(noise(1, 20*c), make([]byte, c)), joined(noise(1, 15*c), noise(2, 6*c))
-	v1, v2 := s.add(t, 1, first), s.add(t, 2, second)
+	v1, v2, v3 := s.add(t, 1, first), s.add(t, 2, second), s.add(t, 3, joined(second, noise(3, c)))
 	for name, tt := range map[string]struct {
 		disk    []byte
 		confirm string
@@ -169,7 +169,11 @@ func TestFlashGuards(t *testing.T) {
 		"empty":                {nil, "", ""},
 		"zeros":                {make([]byte, 90*c), "", ""},
 		"earlier version":      {first, "", ""},
-		"used since":           {joined(noise(8, 4*c), first[4*c:]), "", ""},
+		"used since":           {joined(noise(8, 4*c), first[4*c:]), "", "data of an unknown kind"},
+		"used a little since":  {joined(first[:7*c+99], []byte("thesis"), first[7*c+105:]), "", "unknown kind"},
+		"of two versions":      {joined(first[:3*c], second[3*c:9*c], first[9*c:]), "", ""},
+		"confirmed, ./":        {noise(9, 3*c), "DIR/./disk", ""},
+		"longer version":       {joined(second, noise(3, c)), "", ""},
 		"half done":            {joined(second[:9*c], make([]byte, c), first[10*c:]), "", ""},
 		"ext2":                 {joined(make([]byte, 1024+56), []byte{0x53, 0xef}, make([]byte, 4*c)), "", "holds ext2"},
 		"something behind":     {joined(first, make([]byte, 3*c), noise(7, c)), "", "behind it"},
@@ -180,7 +184,7 @@ func TestFlashGuards(t *testing.T) {
 			if err := os.WriteFile(path, tt.disk, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			o := lab.Flash{Version: v2, To: path, Known: []lab.Version{v1, v2}, Confirm: strings.ReplaceAll(tt.confirm, "PATH", path)}
+			o := lab.Flash{Version: v2, To: path, Known: []lab.Version{v1, v2, v3}, Confirm: strings.NewReplacer("PATH", path, "DIR", filepath.Dir(path)).Replace(tt.confirm)}
 			_, err := Flash(t.Context(), s, o, Audience{})
 			got, readErr := os.ReadFile(path)
 			if readErr != nil {
@@ -200,7 +204,7 @@ func TestFlashRefusesTargets(t *testing.T) {
 	s := newShelf()
 	v := s.add(t, 1, noise(1, c))
 	dir := t.TempDir()
-	for path, kind := range map[string]error{dir: lab.ErrInvalid, "/dev/null": lab.ErrInvalid, "/dev/carte-nope": lab.ErrNotFound, dir + "/no/file": os.ErrNotExist} {
+	for path, kind := range map[string]error{dir: lab.ErrInvalid, "/dev/null": lab.ErrInvalid, "/dev/carte-nope": lab.ErrNotFound, dir + "/no/file": lab.ErrNotFound} {
 		if _, err := Flash(t.Context(), s, lab.Flash{Version: v, To: path}, Audience{}); !errors.Is(err, kind) {
 			t.Errorf("%s: %v, want %v", path, err, kind)
 		}

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +31,9 @@ type probe struct {
 	p              *part
 	unknown, blank int64 // bytes that must be read to be known; bytes that are to be written for certain
 	used           int64 // of unknown, those where the image is not zero
-	looked, equal  int64 // bytes of used places that were read, and that are what they should be
+	looked         int64 // bytes of used places that were read
+	equal, void    int64 // of looked, those that are what they should be, and those that are blank
+	all            bool  // everything was looked at
 	read, lay      float64
 }
 
@@ -49,15 +53,32 @@ func (f *flash) choose(ctx context.Context, want lab.Strategy) (lab.Forecast, er
 			b.unknown, b.used = b.unknown+n, b.used+n
 		}
 	}
+	before := slices.Clone(b.p.state)
 	if err := b.look(ctx); err != nil {
 		return lab.Forecast{}, err
 	}
+	if f.vouch != nil { // what is laid must not come before the last look at what it is laid over
+		f.gauge.enter(lab.RungHash, b.p.Size)
+		if err := f.comparePart(ctx, b.p); err != nil {
+			return lab.Forecast{}, err
+		}
+		b.all = true
+	}
+	b.count(before)
 	if want != lab.Auto || b.unknown+b.blank >= probeFrom || b.unknown == 0 {
 		if err := b.try(ctx); err != nil {
 			return lab.Forecast{}, err
 		}
 	}
-	return b.judge(want), nil
+	fc := b.judge(want)
+	if fc.Strategy == lab.Full && b.all { // what is there already is written once more
+		for i, s := range b.p.state {
+			if s == same && before[i] == unknown {
+				b.p.state[i] = unknown
+			}
+		}
+	}
+	return fc, nil
 }
 
 // look reads and hashes some of what is unknown.
@@ -69,8 +90,10 @@ func (b *probe) look(ctx context.Context) error {
 		}
 	}
 	var runs []int
-	for k := range min(probeRuns, len(candidates)) {
-		if at := candidates[k*len(candidates)/min(probeRuns, len(candidates))]; len(runs) == 0 || at >= runs[len(runs)-1]+probeRun {
+	for k, n := 0, min(probeRuns, len(candidates)); k < n; k++ {
+		first, end := k*len(candidates)/n, (k+1)*len(candidates)/n
+		at := candidates[first+rand.IntN(end-first)] // by chance: an earlier probe laid chunks at regular places
+		if len(runs) == 0 || at >= runs[len(runs)-1]+probeRun {
 			runs = append(runs, at)
 		}
 	}
@@ -89,18 +112,24 @@ func (b *probe) look(ctx context.Context) error {
 		return err
 	}
 	b.read = rate(b.counts.read.Load()-before, time.Since(began))
-	for _, at := range runs {
-		for i := at; i < min(at+probeRun, len(b.p.IDs)); i++ {
-			if b.p.IDs[i].IsZero() || b.p.state[i] == blank {
-				continue
-			}
-			b.looked += int64(b.p.Len(i))
-			if b.p.state[i] == same {
-				b.equal += int64(b.p.Len(i))
-			}
+	return nil
+}
+
+// count sums up what was found in places that were unknown before.
+func (b *probe) count(before []state) {
+	for i, s := range b.p.state {
+		if before[i] != unknown || s == unknown || b.p.IDs[i].IsZero() {
+			continue
+		}
+		n := int64(b.p.Len(i))
+		b.looked += n
+		switch s {
+		case same:
+			b.equal += n
+		case blank:
+			b.void += n
 		}
 	}
-	return nil
 }
 
 // try lays some of the chunks that have to be written, as the flash will.
@@ -233,21 +262,48 @@ func (b *probe) judge(want lab.Strategy) (f lab.Forecast) {
 	zero := float64(b.unknown - b.used) // is zeroed and read back, unseen, about as fast as it is read
 	f.Full = all/lay + again*all/read + zero*(1+again)/read
 	f.Differential = float64(b.unknown)/read + changed/lay + again*changed/read
+	if b.all { // this was to be read first, whatever follows
+		f.Full += float64(b.unknown) / read
+	}
 	rates := fmt.Sprintf("reads %s/s, lays %s/s", lab.Bytes(int64(read)), lab.Bytes(int64(lay)))
-	if b.lay == 0 {
+	switch {
+	case b.lay == 0 && changed > 0:
+		rates = fmt.Sprintf("reads %s/s, too little to measure writing", lab.Bytes(int64(read)))
+	case b.lay == 0:
 		rates = fmt.Sprintf("reads %s/s, nothing to lay was found", lab.Bytes(int64(read)))
 	}
+	sure := b.lay > 0 || share == 0 // how fast it lays is measured, or the same for either
 	switch {
 	case want == lab.Full || want == lab.Differential:
 		f.Strategy, f.Why = want, "it was asked for; "+rates
 	case b.unknown == 0:
 		f.Strategy, f.Why = lab.Full, "the target is blank, nothing has to be read; "+rates
-	case b.lay > 0 && f.Full < gain*f.Differential: // measured, not guessed
-		f.Strategy, f.Why = lab.Full, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)
+	case sure && f.Full < gain*f.Differential:
+		f.Strategy, f.Why = lab.Full, b.found(share)+"; "+rates
+	case f.Full < f.Differential:
+		f.Strategy, f.Why = lab.Differential, b.found(share)+", and full would not gain enough; "+rates
 	default:
-		f.Strategy, f.Why = lab.Differential, fmt.Sprintf("%.0f %% of what was sampled is there already; %s", 100*share, rates)
+		f.Strategy, f.Why = lab.Differential, b.found(share)+"; "+rates
 	}
 	return f
+}
+
+// found says what was found where the image is not zero.
+func (b *probe) found(share float64) string {
+	what := "what was sampled"
+	if b.all {
+		what = "it"
+	}
+	if b.looked == 0 {
+		return "the image is zero wherever something may be"
+	}
+	if b.void == b.looked {
+		if b.all {
+			return "all was read, and is blank where it is used"
+		}
+		return "all that was sampled is blank"
+	}
+	return fmt.Sprintf("%.0f %% of %s is there already", 100*share, what)
 }
 
 func rate(n int64, d time.Duration) float64 { return float64(n) / max(d.Seconds(), 1e-6) }

@@ -22,8 +22,9 @@ import (
 type target struct {
 	*device
 	path      string
-	plain     bool // a file
-	fresh     bool // that did not exist
+	plain     bool  // a file
+	fresh     bool  // that did not exist
+	was       int64 // a file's length before
 	removable bool
 }
 
@@ -74,6 +75,9 @@ func (h host) isRemovable(number string) bool {
 
 func openFileTarget(path string, flags int) (_ *target, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|flags, 0o644)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w; make its folder first", err, lab.ErrNotFound)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -81,11 +85,14 @@ func openFileTarget(path string, flags int) (_ *target, err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s is being flashed or captured by another carte: %w", path, lab.ErrBusy), f.Close())
 	}
+	if dev := here.attached(f); dev != "" {
+		return nil, errors.Join(fmt.Errorf("%s is attached to %s, and may be mounted through it; nothing was written; losetup --detach %s: %w", path, dev, dev, lab.ErrBusy), f.Close())
+	}
 	st, err := f.Stat()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	t.size = st.Size()
+	t.size, t.was = st.Size(), st.Size()
 	return t, nil
 }
 
@@ -114,98 +121,90 @@ func (t *target) fit(need int64) error {
 	return nil
 }
 
-// discard removes a file that was made for nothing.
+// discard takes back what was done to a file for nothing, and closes it.
 func (t *target) discard() error {
 	if t.fresh {
-		return os.Remove(t.path)
+		return errors.Join(t.Close(), os.Remove(t.path))
 	}
-	return nil
+	if t.plain && t.size > t.was {
+		return errors.Join(t.file.Truncate(t.was), t.Close())
+	}
+	return t.Close()
 }
 
-// guard refuses to overwrite what nobody has confirmed. known are the manifests of what an earlier flash may have left.
-func (t *target) guard(ctx context.Context, o lab.Flash, known []chunk.Manifest) error {
-	if o.Confirm == o.To {
-		return nil
-	}
+// guard refuses to overwrite what nobody has confirmed, as far as a few looks tell. A nil vouch: all may go. versions are the
+// manifests of what an earlier flash may have left, the version's own first.
+func (t *target) guard(ctx context.Context, o lab.Flash, m mark, versions []chunk.Manifest) (*vouch, error) {
 	if o.Confirm != "" {
-		return fmt.Errorf("%q was confirmed, and not what would be overwritten; nothing was written: --confirm %s: %w", o.Confirm, o.To, lab.ErrConfirm)
+		if !samePath(o.Confirm, o.To) {
+			return nil, fmt.Errorf("%q was confirmed, and not what would be overwritten; nothing was written: --confirm %s: %w", o.Confirm, o.To, lab.ErrConfirm)
+		}
+		return nil, nil
 	}
-	why := ""
+	if m.there && m.Asked {
+		return nil, nil
+	}
+	v := &vouch{target: t, to: o.To, versions: versions}
+	if m.there {
+		v.mayTear = tornMost
+		return v, nil
+	}
 	if t.removable {
-		why = "is removable"
-	} else if foreign, err := t.foreign(ctx, o.Version.Bytes, known); err != nil {
-		return err
-	} else if foreign != "" {
-		why = foreign
+		return nil, fmt.Errorf("%s is removable; to overwrite it, repeat its path: --confirm %s: %w", o.To, o.To, lab.ErrConfirm)
 	}
-	if why == "" {
-		return nil
+	foreign, err := v.foreign(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return fmt.Errorf("%s %s; to overwrite it, repeat its path: --confirm %s: %w", o.To, why, o.To, lab.ErrConfirm)
+	if foreign != "" {
+		return nil, fmt.Errorf("%s %s; to overwrite it, repeat its path: --confirm %s: %w", o.To, foreign, o.To, lab.ErrConfirm)
+	}
+	return v, nil
+}
+
+// samePath says whether two paths are written differently at most.
+func samePath(a, b string) bool {
+	x, err := filepath.Abs(a)
+	if err != nil {
+		return a == b
+	}
+	y, err := filepath.Abs(b)
+	return err == nil && x == y
 }
 
 // looks is how many places are looked at to tell what a target holds.
 const looks = 64
 
-// foreign says what a target holds that no flash of this image has left there; "" when it is blank or an earlier flash.
-// An earlier flash of a file, also one that was interrupted or has been used since, is known by most of what is there. A
-// disk must be blank.
-func (t *target) foreign(ctx context.Context, size int64, known []chunk.Manifest) (string, error) {
-	mine, others := 0, 0
+// foreign says, after a few looks, what a target holds that no flash has left there; "" when none was seen. A GPT
+// may have been fitted to the disk, and is looked at later.
+func (v *vouch) foreign(ctx context.Context) (string, error) {
+	m := v.versions[0]
 	buf := aligned(chunk.Size)
-	for _, off := range t.places(0, min(size, t.size)) {
+	for _, off := range v.places(0, min(m.Size, v.size)) {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
 		i := int(off / chunk.Size)
-		b := buf[:min(chunk.Size, t.size-off)]
-		if _, err := t.ReadAt(b, off); err != nil {
-			return "", fmt.Errorf("read %s at byte %d: %w", t.path, off, err)
+		b := buf[:min(int64(m.Len(i)), v.size-off)]
+		if _, err := v.ReadAt(b, off); err != nil {
+			return "", fmt.Errorf("read %s at byte %d: %w", v.path, off, err)
 		}
-		if chunk.IsZero(b) {
+		if chunk.IsZero(b) || m.IDs[i] == chunk.Free || i == 0 && len(b) > v.block+8 && string(b[v.block:v.block+8]) == "EFI PART" {
 			continue
 		}
-		if holds(known, i, b) {
-			mine++
-		} else {
-			others++
+		if len(b) < m.Len(i) { // the file ends here, and zeros will follow
+			b = buf[:m.Len(i)]
+			clear(b[v.size-off:])
 		}
-	}
-	what := contents(t, t.size)
-	switch {
-	case !t.plain && (mine+others > 0 || what != ""): // it may have been used since a flash: who knows what is on it now
-		return "is a disk that holds " + cmp.Or(what, "data of an unknown kind"), nil
-	case others > mine && what == "":
-		return "holds data of an unknown kind", nil
-	case others > mine:
-		return "holds " + what, nil
-	}
-	if !t.plain || t.size <= size {
-		return "", nil
-	}
-	for _, off := range t.places(size&^(chunk.Size-1)+chunk.Size, t.size) {
-		b := buf[:min(chunk.Size, t.size-off)]
-		if _, err := t.ReadAt(b, off); err != nil {
-			return "", fmt.Errorf("read %s at byte %d: %w", t.path, off, err)
+		if ok, err := v.known(i, b); err != nil || ok || v.size-off <= 2*chunk.Size { // a table may lie there
+			if err != nil {
+				return "", err
+			}
+			continue
 		}
-		if !chunk.IsZero(b) {
-			return fmt.Sprintf("is larger than the image, and holds something behind it (at byte %d), which stays", off), nil
-		}
+		return "holds " + cmp.Or(contents(v, v.size), "data of an unknown kind"), nil
 	}
 	return "", nil
-}
-
-func holds(known []chunk.Manifest, i int, b []byte) bool {
-	id := chunk.Sum(b)
-	for _, m := range known {
-		if i >= len(m.IDs) {
-			continue
-		}
-		if n := m.Len(i); n == len(b) && m.IDs[i] == id || n < len(b) && m.IDs[i] == chunk.Sum(b[:n]) {
-			return true
-		}
-	}
-	return false
 }
 
 // places are chunks' places between from and end, evenly spread, that may hold something.

@@ -46,29 +46,55 @@ func (f *flash) verify(ctx context.Context, t todo) error {
 }
 
 func (f *flash) verifyPart(ctx context.Context, p *part) error {
+	const step = reading / chunk.Size
 	var next atomic.Int64
 	worker := func(ctx context.Context) error {
-		buf := aligned(chunk.Size)
+		buf := aligned(reading)
 		for ctx.Err() == nil {
-			i := int(next.Add(1)) - 1
-			if i >= len(p.IDs) {
+			first := int(next.Add(step)) - step
+			if first >= len(p.IDs) {
 				return nil
 			}
-			if p.state[i] == same || p.state[i] == proven || f.check == lab.CheckSampled && i%sampling != 0 {
-				continue
+			for i, end := first, min(first+step, len(p.IDs)); i < end; i++ {
+				n := 0 // chunks that follow one another and are to be read back
+				for i+n < end && f.unproven(p, i+n) {
+					n++
+				}
+				if n == 0 {
+					continue
+				}
+				if err := f.verifyRun(p, i, i+n, buf); err != nil {
+					return err
+				}
+				i += n
 			}
-			off, n := p.at(i)
-			if err := f.readAt(buf[:n], off); err != nil {
-				return err
-			}
-			if chunk.Sum(buf[:n]) != p.IDs[i] {
-				return f.broken(off)
-			}
-			f.gauge.done.Add(int64(n))
 		}
 		return context.Cause(ctx)
 	}
 	return together(workers(), worker).Run(ctx)
+}
+
+// unproven says whether chunk i was written, and is to be read back.
+func (f *flash) unproven(p *part, i int) bool {
+	return p.state[i] != same && p.state[i] != proven && (f.check != lab.CheckSampled || i%sampling == 0)
+}
+
+// verifyRun reads the chunks from first to before last back, at once, and hashes them.
+func (f *flash) verifyRun(p *part, first, last int, buf []byte) error {
+	off, _ := p.at(first)
+	b := buf[:(last-1-first)*chunk.Size+p.Len(last-1)]
+	if err := f.readAt(b, off); err != nil {
+		return err
+	}
+	for i := first; i < last; i++ {
+		off, n := p.at(i)
+		if chunk.Sum(b[:n]) != p.IDs[i] {
+			return f.broken(off)
+		}
+		f.gauge.done.Add(int64(n))
+		b = b[n:]
+	}
+	return nil
 }
 
 func (f *flash) broken(off int64) error {

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/user"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -27,7 +29,7 @@ func (c *call) flashCommands() []entry {
 	return []entry{
 		{
 			use: "flash IMAGE --to FILE", help: "lay an image onto a file or device of this computer",
-			long:    "Lay an image, IMAGE or IMAGE@3, onto a file or a block device of this computer, with what agents do on machines: read what is there, write what differs, read that back. What is mounted or removable, too small, or holds something else is refused or needs its path once more. Interrupted, the same command goes on. --from takes the image from the lab of another folder, or from what carte image serve shares on another computer.",
+			long:    "Lay an image, IMAGE or IMAGE@3, onto a file or a block device of this computer, with what agents do on machines: read what is there, write what differs, read that back. What is mounted, attached or too small is refused. What is blank, or holds known versions of the image and nothing else, is written over; anything else, and what is removable, needs its path once more. Interrupted, the same command goes on. --from takes the image from the lab of another folder, or from what carte image serve shares on another computer.",
 			example: "  carte flash debian --to /tmp/disk.img\n  carte flash debian@3 --to /dev/sdx --confirm /dev/sdx\n  carte flash debian --to /dev/sdx --from 'https://desk:40123/TOKEN#PIN'",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&o.To, "to", "", "file or device (needed); a file is made, or extended")
@@ -47,7 +49,7 @@ func (c *call) flashCommands() []entry {
 				}
 				return c.withSource(ctx, from, ref, func(s lab.Source, v lab.Version, known []lab.Version) error {
 					o.Version, o.Known = v, known
-					return c.flash(ctx, s, o)
+					return c.flash(ctx, s, o, from)
 				})
 			},
 		},
@@ -113,14 +115,25 @@ func (c *call) progress(what string) (hear func(lab.Progress), end func()) {
 	}, func() { m.end() }
 }
 
-func (c *call) flash(ctx context.Context, d lab.Source, o lab.Flash) error {
+// leftBy says of a flash that did not end what is to be known beside the error. from is where the image was.
+func leftBy(err error, from string) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return &kept{err, lab.Words(err)}
+	case strings.Contains(from, "://") && errors.Is(err, lab.ErrUnreachable):
+		return &kept{err, "start the share again (carte image serve) and use its new address"}
+	}
+	return err
+}
+
+func (c *call) flash(ctx context.Context, d lab.Source, o lab.Flash, from string) error {
 	return c.confirmed(o.Confirm, func(typed string) error {
 		o.Confirm = typed
 		hear, end := c.progress("flash " + o.Version.Ref().String())
 		done, err := c.host.Movers.Flash(ctx, d, o, hear, c.remark(end))
 		end()
 		if err != nil {
-			return err
+			return leftBy(err, from)
 		}
 		result := fmt.Sprintf("%s in %s: %s read, %s fetched, %s written, %s zeroed; %s, %s were predicted", done.Path, took(done.Seconds),
 			lab.Bytes(done.Read), lab.Bytes(done.Fetched), lab.Bytes(done.Written), lab.Bytes(done.Zeroed), done.Strategy, took(done.Predicted))
