@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +23,7 @@ import (
 // survive a restart. Only one process has it open.
 //
 //	log.jsonl   what machines and carte said, also log.1.jsonl
-//	lock        held while open; holds the number of the process
+//	lock        held while open; holds the number of the process, and its command
 //	lab.db      the catalogue
 //	chunks/     packs and manifests
 //	versions/   a card for each version, from which a lost catalogue is made again
@@ -108,16 +109,11 @@ func takeLock(path string) (*os.File, error) {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		who, _ := io.ReadAll(io.LimitReader(f, 32))
-		name := "another process"
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(who))); err == nil {
-			name = fmt.Sprintf("process %d", pid)
-		}
-		return nil, errors.Join(fmt.Errorf("%s has it open; speak to that one, or stop it: %w", name, lab.ErrBusy), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s has the lab open by itself; wait for it, or run carte serve first: then commands run side by side: %w", holder(f), lab.ErrBusy), f.Close())
 	} else if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}
-	line := fmt.Appendf(nil, "%d\n", os.Getpid())
+	line := fmt.Appendf(nil, "%d %s\n", os.Getpid(), command(os.Args))
 	_, err = f.WriteAt(line, 0)
 	if isFull(err) {
 		line, err = nil, nil // it is for people only
@@ -126,6 +122,36 @@ func takeLock(path string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 	}
 	return f, nil
+}
+
+// holder says who holds the lock, as far as the file tells: process 12 (carte flash deb).
+func holder(f io.Reader) string {
+	b, _ := io.ReadAll(io.LimitReader(f, 32+4*commandLength)) // it is for people only
+	number, words, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	pid, err := strconv.Atoi(number)
+	switch {
+	case err != nil:
+		return "another process"
+	case words == "":
+		return fmt.Sprintf("process %d", pid)
+	}
+	return fmt.Sprintf("process %d (%s)", pid, lab.Clean(words))
+}
+
+// commandLength is how many letters of a command are told.
+const commandLength = 60
+
+// command is what was typed to start a process, without the folder of the program, as a short line.
+func command(args []string) string {
+	words := slices.Clone(args)
+	if len(words) > 0 {
+		words[0] = filepath.Base(words[0])
+	}
+	line := []rune(lab.Clean(strings.Join(words, " ")))
+	if len(line) > commandLength {
+		line = append(line[:commandLength], []rune("...")...)
+	}
+	return string(line)
 }
 
 // Temp is a folder for files that need not survive.

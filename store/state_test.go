@@ -23,8 +23,18 @@ func TestStateFolder(t *testing.T) {
 			t.Errorf("%q: %v, %v, want %v", name, st, err, want)
 		}
 	}
-	if _, err := Open(t.Context(), dir); !errors.Is(err, lab.ErrBusy) || !strings.Contains(err.Error(), fmt.Sprintf("process %d has it open", os.Getpid())) {
+	if _, err := Open(t.Context(), dir); !errors.Is(err, lab.ErrBusy) || !strings.Contains(err.Error(), fmt.Sprintf("process %d (%s -test.", os.Getpid(), filepath.Base(os.Args[0]))) || !strings.Contains(err.Error(), "carte serve first") {
 		t.Errorf("a second time: %v", err)
+	}
+	for line, want := range map[string]string{
+		"": "another process", "x y": "another process", "12\n": "process 12", "12 carte flash deb\n": "process 12 (carte flash deb)",
+	} {
+		if got := holder(strings.NewReader(line)); got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+	if got := command([]string{"/usr/bin/carte", "image", "import", strings.Repeat("\u00e9\n", 90)}); !strings.HasPrefix(got, "carte image import ") || !strings.HasSuffix(got, "...") || len([]rune(got)) != commandLength+3 || strings.Contains(got, "\n") {
+		t.Errorf("command: %q", got)
 	}
 	if free, err := s.Free(); err != nil || free <= 0 {
 		t.Errorf("free: %d, %v", free, err)
