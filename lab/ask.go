@@ -196,13 +196,9 @@ func blind(m Machine, p Plan) string {
 	return ""
 }
 
-// unseen ends a boot whose system was started where carte has no eyes.
+// unseen ends a boot whose system was started where carte has no eyes. The rung run is not written down: nobody saw it.
 func (d *draft) unseen(b Boot, why string) {
-	b = d.move(b, Running, "")
-	b.climb(RungRun, d.at)
-	b.Climbs[len(b.Climbs)-1].Inferred = true
-	d.put(b)
-	d.move(b, Done, why)
+	d.move(d.move(b, Running, ""), Done, why)
 }
 
 // A Pool is what addresses the DHCP server may give.

@@ -219,9 +219,18 @@ func (s Snapshot) LastBootOf(machine int64) (last Boot, ok bool) {
 	return last, ok
 }
 
+// Broken says that a boot was going on when the lab stopped, and with it its virtual machine: it is tried again when the
+// lab runs. A real machine goes on.
+func (s Snapshot) Broken(b Boot) bool {
+	return s.Still && b.State != Queued && !b.State.Final() && s.Machines[b.Machine].Virtual != nil
+}
+
 // Why says in words what a boot waits for; empty when it does not wait.
 func (s Snapshot) Why(b Boot) string {
 	m := s.Machines[b.Machine]
+	if s.Broken(b) {
+		return "no lab runs, and its virtual machine stopped with it; it is tried again with carte serve"
+	}
 	if b.State != Queued {
 		return ""
 	}
@@ -233,6 +242,9 @@ func (s Snapshot) Why(b Boot) string {
 	}
 	if q := s.QueueOf(m.ID); len(q) > 0 && q[0].ID != b.ID {
 		return fmt.Sprintf("after boot %d in the queue of %s", q[0].ID, m.Label())
+	}
+	if s.Still {
+		return "no lab runs; it starts with carte serve"
 	}
 	return "starts now"
 }

@@ -67,6 +67,7 @@ func Open(ctx context.Context, c Config) (*Lab, error) {
 	l.logs.init()
 	l.logs.keep = c.Keep
 	if c.Still {
+		l.state.Still = true
 		return l, nil
 	}
 	if _, err := l.do(ctx, restarted); err != nil {

@@ -96,15 +96,24 @@ func (b Boot) Climbed() []Climb {
 	return b.Climbs[i:]
 }
 
-// Flashing is how long the boot's current attempt has compared, written and proven its disk, or did so in the end.
-func (b Boot) Flashing() (sum time.Duration) {
+// Flashing is how long the boot's current attempt has compared, written and proven its disk by now, or did so in the end:
+// over says which.
+func (b Boot) Flashing(now time.Time) (sum time.Duration, over bool) {
+	if !b.Ended.IsZero() {
+		now = b.Ended
+	}
 	c := b.Climbed()
 	for i, x := range c {
-		if x.Rung.Reached(RungHash) && !x.Rung.Reached(RungHandover) && i+1 < len(c) {
-			sum += Took(c, i, b.Begun, x.At)
+		if x.Rung.Reached(RungHash) && !x.Rung.Reached(RungHandover) {
+			sum += Took(c, i, b.Begun, now)
 		}
 	}
-	return sum
+	return sum, b.State.Final() || b.Rung().Reached(RungHandover)
+}
+
+// OnIt says that the i-th of the boot's climbs is the rung that it works on still.
+func (b Boot) OnIt(i int) bool {
+	return i == len(b.Climbs)-1 && !b.State.Final() && b.State != Queued && b.Climbs[i].Attempt == b.Attempt && b.Climbs[i].Rung.IsWork()
 }
 
 // Took is how long the i-th of one attempt's climbs lasted; the attempt went from begun to end. A rung that nobody saw took

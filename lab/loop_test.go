@@ -82,6 +82,9 @@ func TestWhatIsNotSeen(t *testing.T) {
 	b.take(id, Handover, 2)
 	b.script(vmMAC)
 	b.in(id, Done, "asks for no more")
+	if got := b.boot(id); got.Rung() != RungHandover {
+		t.Errorf("nobody saw it run, and its last rung is %s: %+v", got.Rung(), got.Climbs)
+	}
 	b.refused(NewStack{Name: "odd", Layers: []Ref{{Name: "deb"}}, Until: RungHash}, ErrInvalid, "handover, run or collect")
 }
 

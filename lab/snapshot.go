@@ -23,7 +23,8 @@ type Snapshot struct {
 	LastFact    int64 `json:"last_fact"`
 	LastMetric  int64 `json:"last_metric"`
 
-	// In memory only.
+	// In memory only. Still says that nobody serves the lab: it is looked at or spoken to, and nothing goes on.
+	Still    bool               `json:"still,omitempty"`
 	Live     map[int64]Live     `json:"live"`     // by machine
 	Services map[string]Service `json:"services"` // by name
 }

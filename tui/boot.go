@@ -308,7 +308,7 @@ func (m *model) pastLines(b lab.Boot, u usual) (lines []styled) {
 	}
 	lines = append(lines, styled{}, styled{cell.Dim, fmt.Sprintf("last %s of %s here", plural(len(past), "boot"), b.Plan.Stack)})
 	if u.n >= fewBoots && b.Plan.Capture == nil {
-		total := func(b lab.Boot) time.Duration { return reached(b, lab.RungRun) }
+		total := func(b lab.Boot) time.Duration { return cmp.Or(reached(b, lab.RungRun), reached(b, lab.RungHandover)) }
 		least := slices.MinFunc(past, func(x, y lab.Boot) int { return cmp.Compare(total(x), total(y)) })
 		most := slices.MaxFunc(past, func(x, y lab.Boot) int { return cmp.Compare(total(x), total(y)) })
 		lines = append(lines, styled{cell.Plain, fmt.Sprintf("to work  %s  (%s to %s)", span(u.total), span(total(least)), span(total(most)))})

@@ -41,7 +41,7 @@ func TestServerKilledAtEveryRung(t *testing.T) {
 		{"verify", lab.RungVerify, lab.Working},
 		{"proven", lab.RungVerify, lab.Working},
 		{"handover", lab.RungVerify, lab.Handover},
-		{"local", lab.RungRun, lab.Done},
+		{"local", lab.RungHandover, lab.Done},
 	} {
 		for _, lose := range []bool{false, true} {
 			what := map[bool]string{false: c.at, true: c.at + ", answer lost"}[lose]

@@ -158,7 +158,7 @@ func (c *call) begin(ctx context.Context, wait string, timeout time.Duration, qu
 		if err != nil {
 			return err
 		}
-		if !d.running {
+		if !d.running && !s.Still { // else what it waits for says so
 			c.note("no lab runs; boot %d begins with carte serve", b.ID)
 		}
 		return c.showQueued(s, b)
@@ -188,7 +188,7 @@ func (c *call) showQueued(s lab.Snapshot, b lab.Boot) error {
 	if now, ok := s.Boots[b.ID]; ok {
 		b = now
 	}
-	d := bootDocOf(s, b)
+	d := bootDocOf(s, b, c.term.Now())
 	return c.show(list{doc: d, names: []string{strconv.FormatInt(b.ID, 10)}, rows: [][]string{{fmt.Sprintf("boot %d", b.ID), d.Stack, d.Machine, or(d.Waits, string(d.State))}}})
 }
 
@@ -293,7 +293,7 @@ func (c *call) listQueue(s lab.Snapshot) error {
 	docs := []bootDoc{}
 	l := list{head: []string{"BOOT", "MACHINE", "STACK", "STATE", "WAITS"}, empty: "nothing waits and nothing goes on"}
 	add := func(b lab.Boot) {
-		d := bootDocOf(s, b)
+		d := bootDocOf(s, b, c.term.Now())
 		docs = append(docs, d)
 		l.names = append(l.names, strconv.FormatInt(b.ID, 10))
 		l.rows = append(l.rows, []string{strconv.FormatInt(b.ID, 10), d.Machine, d.Stack, string(d.State), or(d.Waits, string(d.Rung))})
@@ -313,13 +313,19 @@ func (c *call) listQueue(s lab.Snapshot) error {
 }
 
 func (c *call) showBoot(s lab.Snapshot, b lab.Boot) error {
-	d := bootDocOf(s, b)
+	d := bootDocOf(s, b, c.term.Now())
 	rows := [][]string{
 		{"boot", strconv.FormatInt(b.ID, 10)}, {"machine", d.Machine}, {"stack", d.Stack}, {"state", string(d.State)},
 		{"reason", d.Reason}, {"waits", d.Waits}, {"cause", d.Cause}, {"fix", d.Fix}, {"attempt", strconv.Itoa(b.Attempt)},
 	}
 	for _, r := range d.Rungs {
 		text := took(r.Seconds)
+		switch {
+		case r.SoFar && s.Still:
+			text = "on it when the lab stopped"
+		case r.SoFar:
+			text += " so far"
+		}
 		if r.Inferred {
 			text += " (not seen, a later rung proves it)"
 		}
@@ -330,7 +336,11 @@ func (c *call) showBoot(s lab.Snapshot, b lab.Boot) error {
 	}
 	rows = append(rows, []string{"extract", d.Extract})
 	if f := d.Forecast; f != nil {
-		rows = append(rows, []string{"strategy", fmt.Sprintf("%s, predicted %s, took %s: %s", f.Strategy, took(f.Predicted), took(f.Took), f.Why)})
+		spent := "took " + took(f.Took)
+		if f.SoFar {
+			spent = took(f.Took) + " so far"
+		}
+		rows = append(rows, []string{"strategy", fmt.Sprintf("%s, predicted %s, %s: %s", f.Strategy, took(f.Predicted), spent, f.Why)})
 	}
 	if m := b.Moved; m.Read+m.Written+m.Fetched+m.Reused > 0 {
 		rows = append(rows, []string{"moved", b.MovedWords()})

@@ -225,7 +225,7 @@ func (c *call) demoWait(ctx context.Context, d lab.Desk, machine string, id int6
 	}
 	doc := demoDoc{
 		OK: err == nil, Machine: machine, Metrics: metricsOf(b), Seconds: end.Sub(b.Queued).Seconds(),
-		Boot: demoBoot{ID: id, State: b.State, Reason: b.Reason, Rungs: rungsOf(b), Moved: b.Moved},
+		Boot: demoBoot{ID: id, State: b.State, Reason: b.Reason, Rungs: rungsOf(b, end), Moved: b.Moved},
 	}
 	rows := [][]string{{"boot " + strconv.FormatInt(id, 10), fmt.Sprintf("%s after %s", b.State, took(doc.Seconds))}}
 	for _, name := range sortedKeys(doc.Metrics) {

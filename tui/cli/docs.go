@@ -98,6 +98,8 @@ func stateOf(s lab.Snapshot, m lab.Machine) string {
 	}
 	b, busy := s.Active(m.ID)
 	switch live := s.Live[m.ID]; {
+	case busy && s.Broken(b): // its machine stopped with the lab
+		return string(lab.Queued)
 	case busy:
 		return string(b.State)
 	case m.Parked != "":
@@ -142,6 +144,7 @@ type rungDoc struct {
 	Name     lab.Rung  `json:"name"`
 	Seconds  float64   `json:"seconds"` // since the rung before; the first, since the attempt began as far as that is known
 	Inferred bool      `json:"inferred"`
+	SoFar    bool      `json:"so_far,omitempty"` // the boot is on it still: that long until now
 	Attempt  int       `json:"attempt"`
 	At       time.Time `json:"at"`
 }
@@ -149,7 +152,8 @@ type rungDoc struct {
 // forecastDoc is how a disk was gone about, what that was to take, and what it took.
 type forecastDoc struct {
 	lab.Forecast
-	Took float64 `json:"took_seconds"` // so far, from the rung hash to the end of verify
+	Took  float64 `json:"took_seconds"`     // from the rung hash to the end of verify
+	SoFar bool    `json:"so_far,omitempty"` // it is not over: that long until now
 }
 
 type metricDoc struct {
@@ -158,16 +162,20 @@ type metricDoc struct {
 	At    *time.Time `json:"at,omitempty"`
 }
 
-func bootDocOf(s lab.Snapshot, b lab.Boot) bootDoc {
+func bootDocOf(s lab.Snapshot, b lab.Boot, now time.Time) bootDoc {
+	if n := len(b.Climbs); s.Still && n > 0 { // nothing goes on, and nobody knows since when
+		now = b.Climbs[n-1].At
+	}
 	d := bootDoc{
 		ID: b.ID, Machine: machineName(s, b.Machine), Stack: b.Plan.Stack, Images: []lab.Ref{}, Plan: b.Plan.Digest.String(),
 		State: b.State, Reason: b.Reason, Waits: s.Why(b), Rung: b.Rung(), Attempt: b.Attempt, Strikes: b.Strikes,
-		Rungs: rungsOf(b), Moved: s.MovedBy(b), Metrics: metricsOf(b), Queued: stamp(b.Queued), Since: stamp(b.Since), Ended: stamp(b.Ended),
+		Rungs: rungsOf(b, now), Moved: s.MovedBy(b), Metrics: metricsOf(b), Queued: stamp(b.Queued), Since: stamp(b.Since), Ended: stamp(b.Ended),
 	}
 	if d.Capture = b.Plan.Capture; d.Capture != nil {
 		d.Extract, d.Captured, d.Same = b.Chosen.Why, b.Captured, b.Same
 	} else if b.Chosen.Strategy != "" {
-		d.Forecast = &forecastDoc{b.Chosen, b.Flashing().Seconds()}
+		took, over := b.Flashing(now)
+		d.Forecast = &forecastDoc{b.Chosen, math.Round(took.Seconds()*1000) / 1000, !over}
 	}
 	for _, l := range b.Plan.Layers {
 		d.Images = append(d.Images, l.Ref)
@@ -184,25 +192,33 @@ func bootDocOf(s lab.Snapshot, b lab.Boot) bootDoc {
 	return d
 }
 
-// rungsOf are the rungs of all attempts, each with the time that it took. Of an attempt before the last one nobody knows
-// when it began, so its first rung took none.
-func rungsOf(b lab.Boot) []rungDoc {
+// rungsOf are the rungs of all attempts, each with the time that it took, or has taken by now. Of an attempt before the
+// last one nobody knows when it began, so its first rung took none. A last rung that nobody saw is left out: there is no
+// later one that proves it.
+func rungsOf(b lab.Boot, now time.Time) []rungDoc {
 	all := []rungDoc{}
 	for rest := b.Climbs; len(rest) > 0; {
 		n := slices.IndexFunc(rest, func(c lab.Climb) bool { return c.Attempt != rest[0].Attempt })
-		begun, end := rest[0].At, b.Begun
-		if rest[0].Attempt == b.Attempt {
-			begun, end = b.Begun, b.Ended
-		}
 		if n < 0 {
 			n = len(rest)
 		}
+		begun, end := rest[0].At, rest[n-1].At
+		if rest[0].Attempt == b.Attempt {
+			begun = b.Begun
+		}
+		if n == len(rest) && !b.Ended.IsZero() {
+			end = b.Ended
+		}
+		on := n == len(rest) && b.OnIt(len(b.Climbs)-1)
+		if on && now.After(end) {
+			end = now
+		}
 		for i, cl := range rest[:n] {
-			if end.IsZero() { // it goes on
-				end = rest[n-1].At
+			if i == n-1 && cl.Inferred {
+				break
 			}
 			took := lab.Took(rest[:n], i, begun, end)
-			all = append(all, rungDoc{cl.Rung, math.Round(took.Seconds()*1000) / 1000, cl.Inferred, cl.Attempt, cl.At.UTC()})
+			all = append(all, rungDoc{cl.Rung, math.Round(took.Seconds()*1000) / 1000, cl.Inferred, on && i == n-1, cl.Attempt, cl.At.UTC()})
 		}
 		rest = rest[n:]
 	}

@@ -268,6 +268,9 @@ func (c *call) now(s lab.Snapshot, m lab.Machine) string {
 		return fmt.Sprintf("boot %d %s %s", b.ID, b.Plan.Stack, b.State)
 	}
 	text := fmt.Sprintf("boot %d %s %s", b.ID, b.Plan.Stack, b.Rung())
+	if s.Broken(b) {
+		return text + "; no lab runs"
+	}
 	if p := s.Live[m.ID].Progress; p.Of > 0 && b.State == lab.Working {
 		text += fmt.Sprintf(" %d%%", p.Done*100/p.Of)
 	}

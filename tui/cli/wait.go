@@ -134,9 +134,12 @@ func (c *call) tellRungs(b lab.Boot, told int) int {
 	if !c.term.Progress {
 		return len(b.Climbs)
 	}
-	rungs := rungsOf(b)
+	rungs := rungsOf(b, c.term.Now())
 	for ; told < len(rungs); told++ {
-		if r := rungs[told]; !r.Inferred {
+		switch r := rungs[told]; {
+		case r.SoFar: // how long it takes is not known yet
+			c.note("boot %d  %s", b.ID, r.Name)
+		case !r.Inferred:
 			c.note("boot %d  %-9s %s", b.ID, r.Name, took(r.Seconds))
 		}
 	}

@@ -234,8 +234,8 @@ func (c *call) status(ctx context.Context, d desk) error {
 	rows = append(rows, []string{"machines", text}, []string{"images", strconv.Itoa(doc.Images)}, []string{"stacks", strconv.Itoa(doc.Stacks)})
 	for _, b := range s.SortedBoots() {
 		if b.State != lab.Queued && !b.State.Final() {
-			doc.Boots = append(doc.Boots, bootDocOf(s, b))
-			rows = append(rows, []string{"boot", fmt.Sprintf("%d %s on %s: %s", b.ID, b.Plan.Stack, machineName(s, b.Machine), whereIs(b))})
+			doc.Boots = append(doc.Boots, bootDocOf(s, b, c.term.Now()))
+			rows = append(rows, []string{"boot", fmt.Sprintf("%d %s on %s: %s", b.ID, b.Plan.Stack, machineName(s, b.Machine), whereIs(b)+optional("; ", s.Why(b)))})
 		}
 	}
 	rows = append(rows, []string{"queue", plural(doc.Waiting, "boot")})
