@@ -85,6 +85,9 @@ func (m *model) bootTimes(b lab.Boot, u usual) string {
 	}
 	text := span(m.asOf().Sub(began(b)))
 	if u.n < fewBoots {
+		if b.State == lab.Working && m.x.snap.Live[b.Machine].Progress.Left() > 0 {
+			return text // the rung's own estimate is there
+		}
 		return text + ", " + pastWords(u)
 	}
 	if here, ok := u.reach[b.Rung()]; ok {

@@ -107,7 +107,7 @@ func (m *model) drawWhy(g *cell.Grid, r rect, b lab.Boot) {
 		mc := m.x.snap.Machines[b.Machine]
 		st := stateOf(m.x, mc, m.asOf())
 		since := fmt.Sprintf("%s since %s, attempt %d", st.word, day(m.asOf(), b.Since), b.Attempt)
-		if u := m.x.usualOf(b.Machine, b.Plan.Stack); u.n < fewBoots {
+		if u := m.x.usualOf(b.Machine, b.Plan.Stack); u.n < fewBoots && st.left < 0 {
 			since += "; " + pastWords(u)
 		}
 		lines = append(lines, since)

@@ -136,8 +136,16 @@ func TestNoEstimateYet(t *testing.T) {
 			delete(s.Boots, id)
 		}
 	}
-	m, _ := newTest(t, s, 80, 24, Options{Start: "machines/nuc-2"})
-	if v := ansi.Strip(m.View()); !strings.Contains(v, "no estimate yet: 1 of 3 past boots") {
-		t.Errorf("nuc-2 has been booted once before:\n%s", v)
+	for progress, want := range map[lab.Progress]string{
+		{}: "no estimate yet: 1 of 3 past boots",
+		{Rung: lab.RungWrite, Done: 1e9, Of: 2e9, Rate: 1e7}: "1m40s left", // the agent's own rate is an estimate
+	} {
+		live := s.Live[2]
+		live.Progress = progress
+		s.Live[2] = live
+		m, _ := newTest(t, s, 80, 24, Options{Start: "machines/nuc-2"})
+		if v := ansi.Strip(m.View()); !strings.Contains(v, want) || strings.Contains(v, "no estimate yet") != strings.Contains(want, "no estimate") {
+			t.Errorf("nuc-2 has been booted once before; not %q alone:\n%s", want, v)
+		}
 	}
 }
