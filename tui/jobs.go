@@ -101,10 +101,17 @@ func (m *model) importing(j *job, text string) func() (string, error) {
 		if err != nil {
 			return "", err
 		}
+		mended := ""
+		if got.Mended > 0 {
+			mended = "; mended " + plural(got.Mended, "damaged chunk")
+		}
+		if got.Same && got.Mended > 0 {
+			return fmt.Sprintf("%s has these bytes already%s", got.Version.Ref(), mended), nil
+		}
 		if got.Same {
 			return fmt.Sprintf("%s has these bytes already; nothing was stored", got.Version.Ref()), nil
 		}
-		words := fmt.Sprintf("%s: %s, %s new in the store, %s", got.Version.Ref(), lab.Bytes(got.Version.Bytes), lab.Bytes(got.New), got.Format)
+		words := fmt.Sprintf("%s: %s, %s new in the store, %s", got.Version.Ref(), lab.Bytes(got.Version.Bytes), lab.Bytes(got.New), got.Format) + mended
 		if len(got.Warnings) > 0 {
 			words += "; warning: " + lab.Clean(strings.Join(got.Warnings, "; "))
 		}

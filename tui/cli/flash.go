@@ -184,9 +184,9 @@ func (c *call) capture(ctx context.Context, d lab.Depot, p lab.Capture, base str
 	if err != nil {
 		return err
 	}
-	result := fmt.Sprintf("%s from %s, %s, %s sent in %s", lab.Bytes(done.Total), done.Path, or(got.Version.Found, "nothing known inside"), lab.Bytes(done.Sent), took(done.Seconds))
+	result := fmt.Sprintf("%s from %s, %s, %s sent in %s", lab.Bytes(done.Total), done.Path, or(got.Version.Found, "nothing known inside"), lab.Bytes(done.Sent), took(done.Seconds)) + mended(got)
 	if done.Same {
-		result = "has these bytes already; nothing was stored"
+		result = already(got)
 	}
 	return c.moved(done, result)
 }

@@ -159,6 +159,7 @@ type importedDoc struct {
 	Same    bool       `json:"same"`
 	Format  string     `json:"format"`
 	New     int64      `json:"new_stored_bytes"`
+	Mended  int        `json:"mended_chunks"`
 	Seconds float64    `json:"seconds"`
 
 	Warnings []string `json:"warnings,omitempty"`
@@ -216,12 +217,28 @@ func (c *call) importImage(ctx context.Context, file string, i lab.Import) error
 			c.note("warning: %s", lab.Clean(w))
 		}
 		v := got.Version
-		result := fmt.Sprintf("%s from %s, %s, %s new in the store, %s", lab.Bytes(v.Bytes), got.Format, or(v.Found, "nothing known inside"), lab.Bytes(got.New), took(got.Seconds))
+		result := fmt.Sprintf("%s from %s, %s, %s new in the store%s, %s", lab.Bytes(v.Bytes), got.Format, or(v.Found, "nothing known inside"), lab.Bytes(got.New), mended(got), took(got.Seconds))
 		if got.Same {
-			result = "has these bytes already; nothing was stored"
+			result = already(got)
 		}
-		return c.show(list{doc: importedDoc{versionOf(v), got.Same, got.Format, got.New, got.Seconds, got.Warnings}, names: []string{v.Ref().String()}, rows: [][]string{{v.Ref().String(), result}}})
+		return c.show(list{doc: importedDoc{versionOf(v), got.Same, got.Format, got.New, got.Mended, got.Seconds, got.Warnings}, names: []string{v.Ref().String()}, rows: [][]string{{v.Ref().String(), result}}})
 	})
+}
+
+// already says that nothing came of an import but, where the store was damaged, that it is whole again.
+func already(got lab.Imported) string {
+	if got.Mended > 0 {
+		return fmt.Sprintf("has these bytes already; %s new in the store%s", lab.Bytes(got.New), mended(got))
+	}
+	return "has these bytes already; nothing was stored"
+}
+
+// mended says what an import has mended, to go on with.
+func mended(got lab.Imported) string {
+	if got.Mended == 0 {
+		return ""
+	}
+	return ", mended " + plural(got.Mended, "damaged chunk")
 }
 
 // source opens what is to be imported, and says how long it is, 0 when nobody knows.

@@ -30,6 +30,7 @@ type testDesk struct {
 	unused
 	findings []lab.Finding
 	asked    int // what Fsck says it asked of machines
+	mended   int // what Import says it mended
 }
 
 func (d *testDesk) Import(ctx context.Context, r io.Reader, i lab.Import, progress func(int64)) (got lab.Imported, err error) {
@@ -45,7 +46,7 @@ func (d *testDesk) Import(ctx context.Context, r io.Reader, i lab.Import, progre
 	if err != nil {
 		return got, err
 	}
-	got = lab.Imported{Format: "raw", New: int64(len(b)), Seconds: 0.25, Same: len(ch.Versions) == 0}
+	got = lab.Imported{Format: "raw", New: int64(len(b)), Seconds: 0.25, Same: len(ch.Versions) == 0, Mended: d.mended}
 	if !got.Same {
 		got.Version = ch.Versions[0]
 		return got, nil

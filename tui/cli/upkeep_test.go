@@ -71,6 +71,33 @@ func TestFsck(t *testing.T) {
 	}
 }
 
+// An import says what it has mended, also where it adds no version.
+func TestImportMends(t *testing.T) {
+	b := newBench(t)
+	for i, c := range []struct {
+		mended int
+		want   string
+	}{
+		{0, "1 B new in the store, 0.2 s"},
+		{0, "has these bytes already; nothing was stored"},
+		{1, "has these bytes already; 1 B new in the store, mended 1 damaged chunk"},
+	} {
+		b.in, b.desk.mended = "x", c.mended
+		if out := b.ok("image import - --name again"); !strings.Contains(out, c.want) {
+			t.Errorf("%d: %q, want %q", i, out, c.want)
+		}
+	}
+	b.in, b.desk.mended = "x", 3
+	if out := b.ok("image import - --name other"); !strings.Contains(out, "1 B new in the store, mended 3 damaged chunks, 0.2 s") {
+		t.Errorf("%q", out)
+	}
+	b.in = "x"
+	var doc importedDoc
+	if err := json.Unmarshal([]byte(b.ok("image import - --name other --json")), &doc); err != nil || doc.Mended != 3 || !doc.Same {
+		t.Errorf("%+v, %v", doc, err)
+	}
+}
+
 func TestImageSaved(t *testing.T) {
 	b := newBench(t)
 	for _, v := range []lab.Version{
