@@ -66,7 +66,7 @@ func open(ctx context.Context, dir string) (lab.Desk, func() error, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
-	return &store.Desk{Lab: l, State: s, Looks: looks(payload.Payload{}), Still: true}, s.Close, nil
+	return &store.Desk{Lab: l, State: s, Looks: []look{virtual, inside}, Still: true}, s.Close, nil
 }
 
 // serve runs a lab: everything listens, then everything runs, then with begins; the first that ends ends all.
@@ -88,13 +88,12 @@ func serve(ctx context.Context, o cli.ServeOptions, with func(context.Context, l
 	if err := boot.Check(); err != nil {
 		return err
 	}
-	desk.Looks = looks(boot)
 	log := slog.New(&plain{lab: desk.Lab, also: o.Log})
 	nb, err := server(desk, boot, o.Config, log)
 	if err != nil {
 		return err
 	}
-	desk.Looks = append(desk.Looks, nb.Doctor)
+	desk.Looks = []look{virtual, nb.Doctor}
 	vms := &power.QEMU{
 		Dir: disks, Boot: nb.ScriptURL,
 		Console: func(m lab.Machine, lines []string) {
@@ -208,21 +207,27 @@ func screen(ctx context.Context, desk lab.Desk, o cli.ScreenOptions) error {
 	return tui.Run(ctx, desk, t)
 }
 
-// looks is what the doctor asks of this computer.
-func looks(boot payload.Payload) []func(context.Context) []lab.Finding {
-	return []func(context.Context) []lab.Finding{func(ctx context.Context) []lab.Finding {
-		vm := lab.Finding{What: "virtual machines", Must: true}
-		if tools, err := qemu.Find(ctx); err != nil {
-			vm.Why, vm.Fix = lab.Words(err), qemu.Install
-		} else {
-			vm.OK, vm.Why = true, "QEMU "+tools.Version
-		}
-		files := lab.Finding{What: "kernel and agent", Must: true, OK: boot.Has(), Why: "inside this carte"}
-		if !files.OK {
-			files.Why, files.Fix = payload.ErrMissing.Error(), "make build"
-		}
-		return []lab.Finding{vm, files}
-	}}
+// look is one who answers the doctor.
+type look = func(context.Context) []lab.Finding
+
+// virtual says whether this computer can run virtual machines.
+func virtual(ctx context.Context) []lab.Finding {
+	vm := lab.Finding{What: "virtual machines", Must: true}
+	if tools, err := qemu.Find(ctx); err != nil {
+		vm.Why, vm.Fix = lab.Words(err), qemu.Install
+	} else {
+		vm.OK, vm.Why = true, "QEMU "+tools.Version
+	}
+	return []lab.Finding{vm}
+}
+
+// inside says whether this carte has what machines boot. Where a lab runs, its server looks closer.
+func inside(context.Context) []lab.Finding {
+	files := lab.Finding{What: "kernel and agent", Must: true, OK: payload.Payload{}.Has(), Why: "inside this carte"}
+	if !files.OK {
+		files.Why, files.Fix = payload.ErrMissing.Error(), "make build"
+	}
+	return []lab.Finding{files}
 }
 
 // demoImage makes the demo system's file system. The same program gives the same bytes.

@@ -49,7 +49,7 @@ func (s *Server) Doctor(ctx context.Context) []lab.Finding {
 }
 
 func payloadFindings(p Payload) []lab.Finding {
-	agent := lab.Finding{What: "kernel and agent", OK: true, Must: true}
+	agent := lab.Finding{What: "kernel and agent", OK: true, Must: true, Why: "ready for machines"}
 	_, err := p.Kernel()
 	if err == nil {
 		_, err = p.Initramfs()

@@ -292,7 +292,7 @@ func TestDoctor(t *testing.T) {
 		l := netboot.OpenLab(t, netboot.NewMemory())
 		s := netboot.Start(t, quick(l, "server"))
 		until(t, l, 5*time.Second, "all serve", func(s lab.Snapshot) bool { return len(s.Services) >= 4 })
-		if got := text(s.Doctor(t.Context())); strings.Contains(got, "false ") || !strings.Contains(got, "dhcp serving") {
+		if got := text(s.Doctor(t.Context())); strings.Contains(got, "false ") || !strings.Contains(got, "dhcp serving") || strings.Count(got, "kernel and agent: ready for machines") != 1 {
 			t.Errorf("a server that runs:\n%s", got)
 		}
 		if got := text(netboot.Doctor(t.Context(), c)); !strings.Contains(got, "false UDP port 67") || !strings.Contains(got, "stop that") {
