@@ -232,6 +232,8 @@ func partial(o lab.Flash, c *counts, from *faulty, m *mark, err error) error {
 		return fmt.Errorf("%s was not changed: %w", o.To, context.Canceled)
 	case m == nil, !c.touched() && errors.Is(err, lab.ErrConfirm):
 		return fmt.Errorf("flash %s: %w", ref, err)
+	case !c.touched() && from.caused(err) && errors.Is(err, lab.ErrDamaged):
+		return fmt.Errorf("flash %s: %w; %s was not changed; mend the image first: carte fsck", ref, err, o.To)
 	case !c.touched():
 		return fmt.Errorf("flash %s: %w; %s was not changed", ref, err, o.To)
 	case interrupted:
