@@ -3,7 +3,8 @@
 //
 // It refuses to know how a lab is stored, served or drawn; main hands those over as a Host.
 //
-// Data goes to standard output, all else to standard error. On a terminal a table is aligned and has a head; in a pipe
+// Data goes to standard output, all else to standard error: with --json or --jsonl as one document a line, a note or an
+// error. On a terminal a table is aligned and has a head; in a pipe
 // it is separated by tabs and has none; there is never a colour. With --json there is one document, with --jsonl one a
 // line; names are snake_case, *_bytes and *_seconds are plain numbers, times are RFC 3339. Nothing is asked unless
 // standard input is a terminal.
@@ -251,8 +252,21 @@ func (c *call) look(ctx context.Context, do func(lab.Snapshot) error) error {
 
 // note says something to the person, beside the data.
 func (c *call) note(format string, args ...any) {
-	if !c.quiet {
+	switch {
+	case c.quiet:
+	case c.json || c.jsonl:
+		_ = writeJSON(c.term.Err, struct {
+			Note string `json:"note"`
+		}{fmt.Sprintf(format, args...)})
+	default:
 		fmt.Fprintf(c.term.Err, format+"\n", args...)
+	}
+}
+
+// aside is a note of what the document of --json has too.
+func (c *call) aside(format string, args ...any) {
+	if !c.json {
+		c.note(format, args...)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -84,12 +85,14 @@ func (c *call) fixes(err error, args []string) (fix []string) {
 		return []string{quoted(append([]string{"carte"}, append(unconfirmed(args), "--confirm", m[1])...))}
 	}
 	text := err.Error()
+	before := strings.Join(args, " ")
 	for {
-		_, rest, ok := strings.Cut(text, "carte ")
+		said, rest, ok := strings.Cut(text, "carte ")
 		if !ok {
 			return fix
 		}
-		if cmd := c.commandIn(rest); cmd != "" {
+		before += " " + said
+		if cmd := c.commandIn(rest, before); cmd != "" {
 			fix = append(fix, cmd)
 		}
 		text = rest
@@ -110,8 +113,8 @@ func unconfirmed(args []string) (rest []string) {
 }
 
 // commandIn reads the command that a sentence begins with, as far as it is one: known words, then as many arguments and
-// flags as it takes.
-func (c *call) commandIn(sentence string) string {
+// flags as it takes. Before is what was said before it.
+func (c *call) commandIn(sentence, before string) string {
 	var said []string
 	for _, w := range strings.Fields(sentence) {
 		bare := strings.TrimRight(w, ",;:.)")
@@ -126,6 +129,10 @@ func (c *call) commandIn(sentence string) string {
 		return ""
 	}
 	_, want := entry{use: cmd.Use}.split()
+	named := func(word string) bool { // and no word that the sentence goes on with: a name is odd, or said before
+		odd := strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsLower(r) })
+		return odd || slices.Contains(strings.FieldsFunc(before, func(r rune) bool { return strings.ContainsRune(" ,;:()\"", r) }), word)
+	}
 	out := strings.Fields(cmd.CommandPath())
 	for i := 0; i < len(rest); i++ {
 		name, isFlag := strings.CutPrefix(rest[i], "--")
@@ -136,7 +143,7 @@ func (c *call) commandIn(sentence string) string {
 				i++
 				out = append(out, rest[i])
 			}
-		case !isFlag && len(want) > 0:
+		case !isFlag && len(want) > 0 && named(rest[i]):
 			want = want[1:]
 			out = append(out, rest[i])
 		default:

@@ -214,7 +214,7 @@ func (c *call) importImage(ctx context.Context, file string, i lab.Import) error
 			}
 		}
 		for _, w := range got.Warnings {
-			c.note("warning: %s", lab.Clean(w))
+			c.aside("warning: %s", lab.Clean(w))
 		}
 		v := got.Version
 		result := fmt.Sprintf("%s from %s, %s, %s new in the store%s, %s", lab.Bytes(v.Bytes), got.Format, or(v.Found, "nothing known inside"), lab.Bytes(got.New), mended(got), took(got.Seconds))

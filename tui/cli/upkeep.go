@@ -40,13 +40,13 @@ func (c *call) collect(ctx context.Context, d desk, dry bool) error {
 		return err
 	}
 	for _, n := range got.Notes {
-		c.note("%s", n)
+		c.aside("%s", n)
 	}
 	l := list{doc: got, rows: [][]string{{lab.Bytes(got.Bytes), "freed", plural(got.Manifests, "manifest"), plural(got.Chunks, "chunk")}}}
 	if dry {
 		l.rows[0][1] = "would be freed"
 		if got.Bytes > 0 {
-			defer c.note("nothing was removed; carte gc removes it")
+			defer c.aside("nothing was removed; carte gc removes it")
 		}
 	}
 	return c.show(l)
@@ -60,9 +60,9 @@ func (c *call) fsck(ctx context.Context, d desk) error {
 		return err
 	}
 	for _, n := range got.Notes {
-		c.note("%s", n)
+		c.aside("%s", n)
 	}
-	c.note("%s, %s read in %s; damaged %d, mended from the store %d, asked of machines %d", plural(got.Chunks, "chunk"), lab.Bytes(got.Bytes), took(got.Seconds), got.Damaged, got.Mended, got.Asked)
+	c.aside("%s, %s read in %s; damaged %d, mended from the store %d, asked of machines %d", plural(got.Chunks, "chunk"), lab.Bytes(got.Bytes), took(got.Seconds), got.Damaged, got.Mended, got.Asked)
 	l := list{doc: got, head: []string{"BROKEN", "ID", "WHY", "VERSIONS"}}
 	hurt := map[string]bool{}
 	for _, b := range got.Broken {
