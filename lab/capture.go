@@ -280,7 +280,11 @@ func (v Captured) decide(d *draft) error {
 	if b.Same {
 		d.move(b, Done, fmt.Sprintf("%s has these bytes already", b.Captured))
 	} else {
-		d.move(b, Done, fmt.Sprintf("made %s of %s: %s", b.Captured, m.Label(), cmp.Or(Clean(v.Found), Bytes(add.Bytes))))
+		grown := ""
+		if ok && add.Bytes > base.Bytes {
+			grown = fmt.Sprintf("; it has %s, its base %s has %s: it needs a disk as large", Bytes(add.Bytes), base.Ref(), Bytes(base.Bytes))
+		}
+		d.move(b, Done, fmt.Sprintf("made %s of %s: %s%s", b.Captured, m.Label(), cmp.Or(Clean(v.Found), Bytes(add.Bytes)), grown))
 	}
 	return nil
 }

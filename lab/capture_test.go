@@ -24,6 +24,21 @@ func (b *bench) flashed(machine, stack string, key int) {
 	b.must(Stop{Boot: id})
 }
 
+// A version that has become larger than its base says so: it no longer fits where that one did.
+func TestCaptureThatHasGrown(t *testing.T) {
+	b := newBench(t)
+	b.flashed("vm", "deb", 1)
+	for i, bytes := range []int64{GiB, 3 * GiB} {
+		id := b.capture(QueueCapture{Image: "deb", Base: 1})
+		b.claim(b.script(vmMAC), i+2, usual)
+		b.must(Captured{Boot: id, AddVersion: AddVersion{Version: Version{Root: chunk.ID{byte(i + 20)}, Bytes: bytes}}})
+		const says = "it has 3.2 GB, its base deb@1 has 1.1 GB: it needs a disk as large"
+		if got := strings.Contains(b.boot(id).Reason, says); got != (bytes > GiB) {
+			t.Errorf("a capture of %d bytes: %s", bytes, b.boot(id).Reason)
+		}
+	}
+}
+
 // captured says what the store says when a manifest was kept.
 func (b *bench) captured(id int64, root byte) error {
 	_, err := b.Say(b.t.Context(), Captured{Boot: id, AddVersion: AddVersion{Version: Version{Root: chunk.ID{root}, Bytes: 1 << 30, Content: 1 << 20, Found: "ext4"}}})
