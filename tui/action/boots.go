@@ -46,7 +46,7 @@ var boots = []Action{
 	},
 	{
 		ID: "boot.capture", Words: "capture", Keys: []string{"c"}, Where: []Place{Machines, Boot},
-		Help: "make a machine's disk the next version of an image; the disk is only read",
+		Help: "restart a machine, and make its disk the next version of an image; the disk is only read",
 		Ask: func(t Target) string {
 			return "image that the disk of " + machine(t) + " becomes, then what is new in it"
 		},

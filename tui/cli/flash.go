@@ -55,7 +55,7 @@ func (c *call) flashCommands() []entry {
 		},
 		{
 			use: "capture IMAGE", help: "make the disk of a machine, or a file or device of this computer, the next version of an image", action: "boot.capture",
-			long:    "Make what a disk holds the next version of IMAGE: with --machine the disk of a machine, by its agent when it next boots from the network; with --from a file or a block device of this computer. It is only read; only chunks that the lab lacks travel; interrupted, no version is made. The same bytes again store nothing.",
+			long:    "Make what a disk holds the next version of IMAGE: with --machine the disk of a machine, by its agent when it next boots from the network; with --from a file or a block device of this computer. The machine is restarted for it, and a system that runs there is cut off as with a power cut: shut it down first. The disk is only read; only chunks that the lab lacks travel; interrupted, no version is made. The same bytes again store nothing.",
 			example: "  carte capture debian --machine nuc-1 --message 'new kernel' --wait\n  carte capture debian --from /tmp/disk.img",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&v.Machine, "machine", "", "the machine whose disk it is")

@@ -74,3 +74,30 @@ func TestShowBootWithoutALab(t *testing.T) {
 		t.Errorf("now it does %q", got)
 	}
 }
+
+// A capture says that it restarts a machine on which a system runs, and nothing where none does.
+func TestCaptureSaysThatItRestarts(t *testing.T) {
+	b := newBench(t)
+	b.in = "x"
+	b.ok("machine add vm-1 --virtual")
+	b.ok("image import - --name deb --form tree")
+	b.ok("stack new s --system deb")
+	const says = "vm-1 is running s (boot 1): it is restarted, and that system cut off as with a power cut; shut it down first"
+	if _, errs, code := b.run("capture", "deb2", "--machine", "vm-1", "--kind", "system"); code == 0 && strings.Contains(errs, "is running") {
+		t.Errorf("nothing runs there: %s", errs)
+	}
+
+	b = newBench(t)
+	b.in = "x"
+	b.ok("machine add vm-1 --virtual")
+	b.ok("image import - --name deb --form tree")
+	b.ok("stack new s --system deb")
+	b.ok("boot s --on vm-1")
+	b.finish("vm-1")
+	if _, errs, code := b.run("capture", "deb", "--machine", "vm-1"); code != 0 || !strings.Contains(errs, says) {
+		t.Errorf("exit %d, it does not say %q: %s", code, says, errs)
+	}
+	if _, errs, _ := b.run("capture", "deb", "--machine", "vm-1"); strings.Contains(errs, "is running") {
+		t.Errorf("it waits for the other capture: %s", errs)
+	}
+}
