@@ -50,7 +50,9 @@ func cutOff(s lab.Snapshot, machine string) string {
 		return ""
 	}
 	what := fmt.Sprintf("%s (boot %d)", last.Plan.Stack, last.ID)
-	switch power := s.Live[m.ID].Power; {
+	live := s.Live[m.ID]
+	switch power := live.Power; {
+	case live.Agent: // carte's own agent waits there
 	case power == "on":
 		return fmt.Sprintf("%s is running %s: it is restarted, and that system cut off as with a power cut; shut it down first to capture it clean", m.Label(), what)
 	case power == "" && m.Virtual == nil:
