@@ -186,13 +186,7 @@ func readyTarget(ctx context.Context, from Source, o lab.Flash, m chunk.Manifest
 		return nil, mk, nil, err
 	}
 	mk = markOf(t, o)
-	known := []chunk.Manifest{m}
-	if !t.fresh && o.Confirm == "" {
-		known, err = versions(ctx, from, o, m)
-	}
-	if err == nil {
-		v, err = t.guard(ctx, o, mk, known)
-	}
+	v, err = t.guard(ctx, o, mk, m, func(x lab.Version) (chunk.Manifest, error) { return from.Manifest(ctx, x.Root, x.Bytes) })
 	if err == nil {
 		err = t.fit(o.Version.Bytes)
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -132,9 +133,9 @@ func (t *target) discard() error {
 	return t.Close()
 }
 
-// guard refuses to overwrite what nobody has confirmed, as far as a few looks tell. A nil vouch: all may go. versions are the
-// manifests of what an earlier flash may have left, the version's own first.
-func (t *target) guard(ctx context.Context, o lab.Flash, m mark, versions []chunk.Manifest) (*vouch, error) {
+// guard refuses to overwrite what nobody has confirmed, as far as a few looks tell. A nil vouch: all may go. own is the
+// version's manifest, load has those of others.
+func (t *target) guard(ctx context.Context, o lab.Flash, m mark, own chunk.Manifest, load func(lab.Version) (chunk.Manifest, error)) (*vouch, error) {
 	if o.Confirm != "" {
 		if !samePath(o.Confirm, o.To) {
 			return nil, fmt.Errorf("%q was confirmed, and not what would be overwritten; nothing was written: --confirm %s: %w", o.Confirm, o.To, lab.ErrConfirm)
@@ -144,7 +145,7 @@ func (t *target) guard(ctx context.Context, o lab.Flash, m mark, versions []chun
 	if m.there && m.Asked {
 		return nil, nil
 	}
-	v := &vouch{target: t, to: o.To, versions: versions}
+	v := &vouch{target: t, to: o.To, root: o.Version.Root, versions: []chunk.Manifest{own}, more: slices.Clone(o.Known), ids: len(own.IDs), load: load}
 	if m.there {
 		v.mayTear = tornMost
 		return v, nil
@@ -189,7 +190,7 @@ func (v *vouch) foreign(ctx context.Context) (string, error) {
 		if _, err := v.ReadAt(b, off); err != nil {
 			return "", fmt.Errorf("read %s at byte %d: %w", v.path, off, err)
 		}
-		if chunk.IsZero(b) || m.IDs[i] == chunk.Free || i == 0 && len(b) > v.block+8 && string(b[v.block:v.block+8]) == "EFI PART" {
+		if chunk.IsZero(b) || m.IDs[i] == chunk.Free || i == 0 && gptAt(b, v.block) {
 			continue
 		}
 		if len(b) < m.Len(i) { // the file ends here, and zeros will follow

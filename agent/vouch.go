@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"carte/lab"
@@ -21,7 +22,12 @@ const tornMost = 64
 type vouch struct {
 	*target
 	to       string // what the person called it
-	versions []chunk.Manifest
+	root     chunk.ID
+	mu       sync.Mutex
+	versions []chunk.Manifest // the one that is to be laid, then those that were needed so far
+	more     []lab.Version    // whose manifests nobody has needed, the likeliest last
+	ids      int              // in versions
+	load     func(lab.Version) (chunk.Manifest, error)
 	fitted   []table // tables for this disk that carte made of those versions, and that are there
 	mayTear  int64   // so many chunks may be neither
 	torn     atomic.Int64
@@ -54,7 +60,11 @@ func (v *vouch) refuse(why string) error {
 // known says whether a version has have, or bytes that it begins, as its chunk i.
 func (v *vouch) known(i int, have []byte) (bool, error) {
 	id := chunk.Sum(have)
-	for _, m := range v.versions {
+	for k := 0; ; k++ {
+		m, ok, err := v.version(k)
+		if !ok || err != nil {
+			return false, err
+		}
 		if i >= len(m.IDs) {
 			continue
 		}
@@ -73,7 +83,30 @@ func (v *vouch) known(i int, have []byte) (bool, error) {
 			}
 		}
 	}
-	return false, nil
+}
+
+// version is the k-th known one's manifest, which is loaded only when it is needed; ok is false when there are no more.
+func (v *vouch) version(k int) (m chunk.Manifest, ok bool, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for k >= len(v.versions) && len(v.more) > 0 {
+		x := v.more[len(v.more)-1]
+		v.more = v.more[:len(v.more)-1]
+		if x.Root == v.root || v.ids+chunk.Count(x.Bytes) > idsMost {
+			continue
+		}
+		m, err := v.load(x)
+		switch {
+		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+			return m, false, err
+		case err == nil: // one that is damaged vouches for nothing
+			v.versions, v.ids = append(v.versions, m), v.ids+len(m.IDs)
+		}
+	}
+	if k >= len(v.versions) {
+		return m, false, nil
+	}
+	return v.versions[k], true, nil
 }
 
 // masked is have, from byte off, with zeros where a fitted table lies; nil where none does.
@@ -163,10 +196,14 @@ func (f *flash) findFitted(ctx context.Context) error {
 	if err := f.readAt(have, 0); err != nil {
 		return err
 	}
-	if chunk.IsZero(have) {
+	if own := v.versions[0]; chunk.IsZero(have) || chunk.Sum(have[:min(len(have), own.Len(0))]) == own.IDs[0] || !gptAt(have, f.disk.Block()) {
 		return nil
 	}
-	for k, m := range v.versions {
+	for k := 0; len(v.fitted) == 0; k++ {
+		m, ok, err := v.version(k)
+		if !ok || err != nil {
+			return err
+		}
 		if m.Size >= v.size || m.IDs[0].Implied() {
 			continue
 		}
@@ -196,6 +233,12 @@ func (f *flash) findFitted(ctx context.Context) error {
 	return nil
 }
 
+// gptAt says whether a disk begins with a GPT.
+func gptAt(head []byte, block int) bool {
+	const magic = "EFI PART"
+	return len(head) >= block+len(magic) && string(head[block:block+len(magic)]) == magic
+}
+
 // noteFitted takes what of a table is on the disk.
 func (f *flash) noteFitted(have, fit []byte, at int64, backup []byte) error {
 	if !bytes.Equal(have, fit) {
@@ -215,26 +258,6 @@ func (f *flash) noteFitted(have, fit []byte, at int64, backup []byte) error {
 
 // idsMost is how many names of chunks are kept in memory to vouch for a target: 256 MiB of them.
 const idsMost = 8 << 20
-
-// versions are the manifests of the version that is to be laid and of those that may be there, the latest first.
-func versions(ctx context.Context, from Source, o lab.Flash, m chunk.Manifest) ([]chunk.Manifest, error) {
-	all, ids := []chunk.Manifest{m}, len(m.IDs)
-	for k := len(o.Known) - 1; k >= 0; k-- {
-		v := o.Known[k]
-		if v.Root == o.Version.Root || ids+chunk.Count(v.Bytes) > idsMost {
-			continue
-		}
-		m, err := from.Manifest(ctx, v.Root, v.Bytes)
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err != nil { // one that is damaged vouches for nothing
-			continue
-		}
-		all, ids = append(all, m), ids+len(m.IDs)
-	}
-	return all, nil
-}
 
 // A faulty source remembers the error with which it ended, to be told from the target's.
 type faulty struct {
