@@ -123,15 +123,24 @@ func (d *device) ReadAt(b []byte, off int64) (int, error) {
 	if d.straight(b, off) {
 		return d.direct.ReadAt(b, off)
 	}
-	if d.again != nil && paged(b, off) && off+int64(len(b)) <= d.size {
+	switch {
+	case d.again == nil:
+	case paged(b, off) && off+int64(len(b)) <= d.size:
 		return d.again.ReadAt(b, off)
+	default: // the odd end of an image
+		if err := unix.Fadvise(int(d.file.Fd()), off&^(cachePage-1), int64(len(b))+cachePage, unix.FADV_DONTNEED); err != nil {
+			return 0, err
+		}
 	}
 	return d.file.ReadAt(b, off)
 }
 
+// cachePage is what the kernel's cache is made of, in bytes, and what any file system can read directly.
+const cachePage = 4096
+
 // paged says whether a file system can read b from the medium itself.
 func paged(b []byte, off int64) bool {
-	const mask = 4096 - 1
+	const mask = cachePage - 1
 	return len(b) > 0 && (off|int64(len(b)))&mask == 0 && uintptr(unsafe.Pointer(&b[0]))&mask == 0
 }
 
@@ -212,7 +221,7 @@ func (d *device) Push() error {
 	return unix.SyncFileRange(int(d.file.Fd()), 0, 0, all)
 }
 
-// Forget drops clean pages; it is called after Sync, when all are.
+// Forget drops clean pages, or lets a file be read past them; it is called after Sync, when all pages are clean.
 func (d *device) Forget() error {
 	if d.direct != nil {
 		if _, _, e := unix.Syscall(unix.SYS_IOCTL, d.file.Fd(), unix.BLKFLSBUF, 0); e != 0 {
@@ -225,6 +234,9 @@ func (d *device) Forget() error {
 		if f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", d.file.Fd()), os.O_RDONLY|unix.O_DIRECT, 0); err == nil {
 			d.again = f
 		}
+	}
+	if d.again != nil { // the cache may stay: nothing is read from it
+		return nil
 	}
 	return unix.Fadvise(int(d.file.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
