@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"carte/lab"
-	"carte/lab/chunk"
 	"carte/lab/labtest"
 	"carte/netboot"
 )
@@ -67,28 +66,7 @@ func TestCaptureUnderQEMU(t *testing.T) {
 		t.Errorf("v2 over v1 moved %+v, the difference is %d bytes", two.Moved, need)
 	}
 	t.Logf("v2 over v1: %s", two.MovedWords())
-	holds(t, b, vms.Disk(m2), v2)
-}
-
-// holds wants a disk to hold a version, chunk for chunk, but for the head, which is fitted to the disk, and free space.
-func holds(t *testing.T, b *labtest.Bench, file string, v lab.Version) {
-	t.Helper()
-	m, err := b.State.Chunks.Manifest(v.Root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for i, id := range m.IDs {
-		have := make([]byte, m.Len(i))
-		if _, err := f.ReadAt(have, int64(i)*chunk.Size); err != nil {
-			t.Fatal(err)
-		}
-		if got := chunk.Sum(have); i > 0 && id != chunk.Free && got != id {
-			t.Errorf("chunk %d of %s is %v on the disk and should be %v", i, v.Ref(), got, id)
-		}
+	if err := labtest.Holds(t, b, vms.Disk(m2), v2); err != nil {
+		t.Error(err)
 	}
 }

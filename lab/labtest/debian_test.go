@@ -89,6 +89,9 @@ func captureDebian(t *testing.T, b *labtest.Bench, vms *labtest.VMs, one lab.Ver
 	if x.State != lab.Done || x.Same || err != nil || two.Number != 2 || two.Parent != 1 || two.Message != "used" {
 		t.Fatalf("capture %s: %s, %+v, %v", x.State, x.Reason, two, err)
 	}
+	if err := labtest.CameFrom(t, b, vms.Disk(bios), two); err != nil {
+		t.Error(err)
+	}
 	limit := int64(16 << 20) // 2 MiB of noise, and what a start of Debian writes
 	id := labtest.Boot(t, b, "debian", "vm-uefi")
 	y := labtest.UntilIn(t, b, labtest.Long, "the handover", func(s lab.Snapshot) bool {

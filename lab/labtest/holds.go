@@ -18,8 +18,33 @@ func Holds(t testing.TB, b *Bench, file string, v lab.Version) error {
 	return HoldsAt(t, b.State.Chunks, file, 0, v)
 }
 
+// CameFrom says whether a disk, as it is, is what a version was captured from: as Holds, where the disk's own file systems say
+// that nobody needs a byte it may be anything, and is zero in the version.
+func CameFrom(t testing.TB, b *Bench, file string, v lab.Version) error {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, err := layout.Read(t.Context(), f, st.Size())
+	if err != nil || len(free.Free) == 0 {
+		t.Fatalf("nothing of %s is free: %v", file, err)
+	}
+	return holds(t, b.State.Chunks, file, 0, v, func(part []byte, off int64) { free.Blank(part, off) })
+}
+
 // HoldsAt is Holds for a version that begins at byte at of the disk.
 func HoldsAt(t testing.TB, c *store.Chunks, file string, at int64, v lab.Version) error {
+	t.Helper()
+	return holds(t, c, file, at, v, func([]byte, int64) {})
+}
+
+func holds(t testing.TB, c *store.Chunks, file string, at int64, v lab.Version, blank func(part []byte, off int64)) error {
 	t.Helper()
 	m, err := c.Manifest(v.Root)
 	if err != nil {
@@ -36,7 +61,7 @@ func HoldsAt(t testing.TB, c *store.Chunks, file string, at int64, v lab.Version
 		if _, err := f.ReadAt(part, at+int64(i)*chunk.Size); err != nil {
 			t.Fatal(err)
 		}
-		if id == chunk.Free || chunk.Sum(part) == id {
+		if blank(part, at+int64(i)*chunk.Size); id == chunk.Free || chunk.Sum(part) == id {
 			continue
 		}
 		if was, _, _, ok, err := layout.Restore(part, 512, v.Bytes); i == 0 && ok && err == nil && chunk.Sum(was) == id {
