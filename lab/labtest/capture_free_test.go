@@ -83,6 +83,11 @@ func TestCaptureFreeSpace(t *testing.T) {
 			}
 		})
 		x := captured(t, b, lab.QueueCapture{Machine: name, Image: "deb"})
+		if v, err := labtest.Now(t, b).Version(x.Captured); err != nil {
+			t.Error(err)
+		} else if err := labtest.CameFrom(t, b, sim.Disk.File, v); err != nil {
+			t.Error(err)
+		}
 		if x.State != lab.Done {
 			t.Fatalf("capture %d is %s: %s", i, x.State, x.Reason)
 		}
