@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"carte/lab"
-	"carte/lab/chunk"
 	"carte/lab/labtest"
 )
 
@@ -93,8 +92,6 @@ func stepOf(r *http.Request, resp *http.Response) string {
 		return "script"
 	case path == lab.PathClaim:
 		return "hello"
-	case path == lab.PathChunks && r.ContentLength == int64(len(chunk.ID{})): // the head of an image comes first, alone
-		return "head"
 	case path == lab.PathChunks:
 		return "chunks"
 	case strings.HasPrefix(path, lab.PathManifest):
