@@ -87,7 +87,7 @@ func TestCapture(t *testing.T) {
 	}
 	k.came = 0
 	done, again, err := Capture(t.Context(), k, lab.Capture{Import: lab.Import{Name: "im"}, From: path}, []lab.Version{got.Version}, Audience{})
-	if err != nil || !again.Same || again.Version != got.Version || k.came != 0 || len(k.kept) != 1 || done.Sent != 0 {
+	if err != nil || !again.Same || again.Version.Ref() != got.Version.Ref() || again.Version.Root != got.Version.Root || k.came != 0 || len(k.kept) != 1 || done.Sent != 0 {
 		t.Errorf("again: %+v, %+v, %v", done, again, err)
 	}
 }

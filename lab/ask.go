@@ -77,6 +77,8 @@ const (
 	ScriptAgent = "agent" // our kernel and agent
 	ScriptHold  = "hold"  // wait and ask again
 	ScriptLocal = "local" // the machine's own disk
+
+	ScriptSystem = "system" // the kernel of the boot's plan: with its second stage, or, for StartMemory, alone
 )
 
 // A Script is what a machine is to boot.
@@ -84,7 +86,8 @@ type Script struct {
 	Do      string
 	Machine Machine
 	Boot    int64
-	Token   string // for ScriptAgent
+	Token   string // for ScriptAgent, and for a ScriptSystem whose second stage has a shim
+	Plan    Plan   // for ScriptSystem
 	Why     string // in words, for the machine's own screen
 }
 
@@ -98,7 +101,7 @@ func (l *Lab) Script(ctx context.Context, mac MAC, ip string) (s Script, err err
 		}
 		s = d.script(m)
 		s.Machine = d.Machines[m.ID]
-		if s.Do == ScriptAgent {
+		if s.Do == ScriptAgent || s.Do == ScriptSystem && s.Plan.composed() {
 			s.Token = token(l.secret, m.ID, d.issue(m.ID, s.Boot))
 			s.Machine = d.Machines[m.ID]
 		}
@@ -135,13 +138,16 @@ func (d *draft) script(m Machine) Script {
 	if busy {
 		switch b.State {
 		case Starting:
+			if b.Plan.Start == StartMemory {
+				return d.memory(m, b)
+			}
 			return Script{Do: ScriptAgent, Boot: b.ID, Why: b.Plan.Stack}
 		case Working:
 			d.strike(b, fmt.Sprintf("the machine restarted by itself on the rung %s", b.Rung()))
 			busy = false
 		case Handover, Running:
-			if b.Plan.Start == StartDisk {
-				return d.local(m, b)
+			if s, ok := d.goesOn(m, b); ok {
+				return s
 			}
 			d.strike(b, "the machine restarted while its system ran")
 			busy = false
@@ -155,6 +161,9 @@ func (d *draft) script(m Machine) Script {
 		b := d.start(q[0], false)
 		b.climb(RungScript, d.at)
 		d.put(b)
+		if b.Plan.Start == StartMemory {
+			return d.memory(m, b)
+		}
 		return Script{Do: ScriptAgent, Boot: b.ID, Why: b.Plan.Stack}
 	}
 	if m.Warm || m.Inventory == nil {
@@ -170,6 +179,43 @@ func (d *draft) script(m Machine) Script {
 		return Script{Do: ScriptAgent, Why: "nothing is queued; the agent looks at the machine and waits"}
 	}
 	return Script{Do: ScriptLocal, Why: "nothing is queued"}
+}
+
+// goesOn says what a machine that restarts after the handover is given, where that is how its system starts.
+func (d *draft) goesOn(m Machine, b Boot) (Script, bool) {
+	if b.Plan.Start == StartKexec && b.State == Handover {
+		b = d.kexecFailed(m, b, "the machine restarted instead")
+	}
+	switch {
+	case b.Plan.Start == StartDisk:
+		return d.local(m, b), true
+	case b.State == Handover && (b.Plan.Start == StartNetboot || b.Plan.Start == StartMemory):
+		b.climb(RungHandover, d.at)
+		d.put(b)
+		if why := blind(d.Machines[m.ID], b.Plan); why != "" && b.Plan.Start == StartMemory {
+			d.unseen(b, "its kernel was loaded; "+why)
+		}
+		return Script{Do: ScriptSystem, Boot: b.ID, Plan: b.Plan, Why: b.Plan.Stack + " starts with its own kernel"}, true
+	}
+	return Script{}, false
+}
+
+// memory gives a machine the kernel that it runs in memory: no agent comes before it.
+func (d *draft) memory(m Machine, b Boot) Script {
+	b = d.move(b, Handover, "")
+	s, _ := d.goesOn(m, b)
+	return s
+}
+
+// kexecFailed remembers that a machine could not replace its kernel. Where the lab chose that start, it takes the next.
+func (d *draft) kexecFailed(m Machine, b Boot, why string) Boot {
+	m = d.Machines[m.ID]
+	m.Kexec = KexecRecord{Failed: why}
+	d.put(m)
+	d.fact(m.ID, b.ID, "%s cannot replace its kernel (kexec): %s", m.Label(), why)
+	b.Plan.chooseStart(m)
+	d.put(b)
+	return b
 }
 
 // local sends a machine whose disk is proven to that disk. Where carte reads the console the system's own words end the

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,7 +26,8 @@ const (
 // Moves is the whole life of a boot: what may follow each state. A state without a row is final.
 var Moves = map[State][]State{
 	Queued:   {Starting, Revoked},
-	Starting: {Working, Queued, Failed, Revoked},
+	Starting: {Working, Handover, Queued, Failed, Revoked}, // handover: a kernel that iPXE loads
+
 	Working:  {Handover, Done, Queued, Failed, Revoked}, // done: a capture
 	Handover: {Running, Queued, Failed, Revoked},
 	Running:  {Done, Queued, Failed, Revoked},
@@ -55,6 +57,8 @@ type Boot struct {
 	Metrics  map[string]Metric `json:"metrics"`           // the last value of each
 	Captured Ref               `json:"captured,omitzero"` // the version that a capture which is done has made or found
 	Same     bool              `json:"same,omitempty"`    // it was there already
+	Results  []Result          `json:"results,omitempty"` // what it left in /carte/out
+	Wrote    []Ref             `json:"wrote,omitempty"`   // versions that it wrote back
 	Queued   time.Time         `json:"queued"`
 	Begun    time.Time         `json:"begun"` // of the attempt
 	Since    time.Time         `json:"since"` // of this state
@@ -259,8 +263,10 @@ func (s Snapshot) boot(id int64) (Boot, error) {
 
 // Queue puts a boot at the end of a machine's queue.
 type Queue struct {
-	Machine string `json:"machine"`
-	Stack   string `json:"stack"`
+	Machine string            `json:"machine"`
+	Stack   string            `json:"stack"`
+	Set     map[string]string `json:"set,omitempty"` // values for the stack's parameters
+	Lay     bool              `json:"lay,omitempty"` // make the disk equal to the stack, prove it, and start nothing
 }
 
 func (v Queue) decide(d *draft) error {
@@ -271,11 +277,17 @@ func (v Queue) decide(d *draft) error {
 	if m.Standing != Adopted {
 		return fmt.Errorf("%s is %s; carte machine adopt %s --name NAME comes first: %w", m.Label(), m.Standing, m.Label(), ErrRefused)
 	}
-	p, err := d.Resolve(v.Stack)
+	p, err := d.ResolveOn(v.Stack, m, v.Set)
 	if err != nil {
 		return err
 	}
-	if err := armedFor(m, p); err != nil {
+	if v.Lay {
+		if p.Form == FormKernel {
+			return fmt.Errorf("stack %s runs in memory, it lays nothing on a disk: %w", v.Stack, ErrRefused)
+		}
+		p.Start, p.Auto = StartLay, false
+	}
+	if err := errors.Join(armedFor(m, p), d.writers(m, p)); err != nil {
 		return err
 	}
 	id := d.LastBoot + 1
@@ -287,6 +299,23 @@ func (v Queue) decide(d *draft) error {
 	b.Moved.Total = p.Bytes()
 	d.put(b)
 	d.fact(m.ID, id, "boot %d: %s on %s queued", id, p.Stack, m.Label())
+	return nil
+}
+
+// writers refuses a second machine for an image that only one may have at a time.
+func (s Snapshot) writers(m Machine, p Plan) error {
+	for _, l := range p.Layers {
+		k, err := s.KindOf(l.Kind)
+		if err != nil {
+			return err
+		}
+		for _, o := range s.SortedBoots() {
+			uses := slices.ContainsFunc(o.Plan.Layers, func(x PlanLayer) bool { return x.Ref.Name == l.Ref.Name })
+			if !k.Shared && uses && o.Machine != m.ID && !o.State.Final() {
+				return k.broken(ClauseShared, "image %s has one machine at a time, and boot %d on %s has it", l.Ref.Name, o.ID, s.Machines[o.Machine].Label())
+			}
+		}
+	}
 	return nil
 }
 
@@ -309,7 +338,7 @@ func (v Stop) decide(d *draft) error {
 	switch {
 	case b.State.Final():
 		return fmt.Errorf("boot %d is over (%s): %w", b.ID, b.State, ErrBusy)
-	case b.State == Working && d.Live[b.Machine].Agent:
+	case b.State == Working && d.Live[b.Machine].Agent || b.State == Running && d.Live[b.Machine].Shim:
 		if b.Revoke == "" {
 			b.Revoke, b.Since = v.Reason, d.at
 			d.put(b)
@@ -367,7 +396,7 @@ func (v Retry) decide(d *draft) error {
 		}
 	}
 	if b.Plan.Capture == nil {
-		if err := armedFor(m, b.Plan); err != nil {
+		if err := errors.Join(armedFor(m, b.Plan), d.writers(m, b.Plan)); err != nil {
 			return err
 		}
 	}
@@ -403,7 +432,7 @@ func (v MoveBoot) decide(d *draft) error {
 			return fmt.Errorf("%s is %s: %w", m.Label(), m.Standing, ErrRefused)
 		}
 		if b.Plan.Capture == nil {
-			err = armedFor(m, b.Plan)
+			err = errors.Join(armedFor(m, b.Plan), b.Plan.madeFor(m, d.Machines[b.Machine]), d.writers(m, b.Plan))
 		} else if m.ID != b.Machine {
 			err = fmt.Errorf("boot %d captures a disk of %s, which no other machine has: %w", b.ID, d.Machines[b.Machine].Label(), ErrRefused)
 		}

@@ -85,8 +85,8 @@ func (s Snapshot) planCapture(m Machine, v QueueCapture) (p Plan, err error) {
 	if err := (AddVersion{Version: Version{Image: c.Image, Root: chunk.Free, Bytes: 1, Parent: v.Base}, Kind: c.Kind, Form: p.Form}).decide(&draft{Snapshot: s}); err != nil {
 		return p, err
 	}
-	if p.Form == FormFiles {
-		return p, fmt.Errorf("image %s has the form files; a machine's disk is captured as a disk or a tree: %w", c.Image, ErrRefused)
+	if p.Form != FormDisk && p.Form != FormTree {
+		return p, fmt.Errorf("image %s has the form %s; a machine's disk is captured as a disk or a tree: %w", c.Image, p.Form, ErrRefused)
 	}
 	p.Stack, p.Start, p.Until, p.Capture = "capture "+c.Image, StartCapture, RungFetch, &c
 	text, err := json.Marshal(p)
@@ -208,7 +208,7 @@ func (s Snapshot) captureOrders(m Machine, b Boot, o Orders) Orders {
 	o.Do, o.Boot, o.Stack, o.Disk, o.Form, o.Start = DoCapture, b.ID, b.Plan.Stack, b.Disk, b.Plan.Form, b.Plan.Start
 	o.Base.Offset = b.Plan.Form.offset()
 	if v, _, ok := s.baseOf(m, b); ok {
-		o.Base = Write{v.Ref(), v.Root, o.Base.Offset, v.Bytes}
+		o.Base = Write{Ref: v.Ref(), Root: v.Root, Offset: o.Base.Offset, Bytes: v.Bytes}
 	}
 	if _, ok := m.lastHeld(nil, PlanCapture{Disk: b.Disk}); ok {
 		o.Tail = s.TailOn(m, b.Disk)

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // A Desk is all that a person can do with a lab, wherever the lab runs: in this process, or behind a unix socket. The
@@ -36,6 +37,11 @@ type Import struct {
 	File    string `json:"file,omitempty"`       // where it came from, for messages
 	Whole   bool   `json:"whole,omitempty"`      // what file systems do not need is kept, too
 	Size    int64  `json:"size_bytes,omitempty"` // of the file system that is made of files; 0: what they need, and room
+
+	Offers Terms     `json:"offers,omitempty"` // clauses, beside or instead of those that a manifest in it declares
+	Place  string    `json:"place,omitempty"`  // where files are mounted
+	Dies   time.Time `json:"dies,omitzero"`    // of a kind that lives until a date
+	Owner  string    `json:"owner,omitempty"`  // machine, of a kind that lives with one
 }
 
 // SparseRecord, in the PAX header of a tar's member, says that its blocks of zeros are holes. carte packs folders so:

@@ -12,6 +12,9 @@ import (
 
 // armedFor refuses early what the guard would refuse later anyway.
 func armedFor(m Machine, p Plan) error {
+	if p.Start == StartMemory {
+		return nil
+	}
 	if len(m.Arms) == 0 {
 		return fmt.Errorf("no disk of %s may be written; carte machine arm %s --disk SERIAL allows one%s: %w", m.Label(), m.Label(), diskHint(m.Inventory), ErrRefused)
 	}

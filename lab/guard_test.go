@@ -79,7 +79,7 @@ func TestArm(t *testing.T) {
 	b.must(ArmDisk{Machine: "new", Disk: "S2", Disarm: true})
 	b.must(ArmDisk{Machine: "new", Disk: "S1"})
 	b.must(AddVersion{Version: Version{Image: "big", Root: chunk.ID{3}, Bytes: GiB + 5000}, Kind: "system", Form: FormDisk})
-	b.must(NewStack{Name: "big", Layers: []Ref{{Name: "big"}}})
+	b.must(PutStack{Stack: Stack{Name: "big", Layers: []Ref{{Name: "big"}}}})
 	b.refused(Queue{Machine: "new", Stack: "big"}, ErrRefused, "is 5.0 kB (5000 bytes) too small for big")
 }
 

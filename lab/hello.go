@@ -75,6 +75,13 @@ func (d *draft) orders(machine int64) Orders {
 	case !busy:
 		return o
 	}
+	if b.Plan.Start == StartMemory { // iPXE's, not an agent's
+		o.Do = DoLocal
+		live := d.live(m.ID)
+		live.Agent = false
+		d.put(live)
+		return o
+	}
 	if b.State == Starting {
 		b.climb(RungHello, d.at)
 		d.put(b)
@@ -84,6 +91,7 @@ func (d *draft) orders(machine int64) Orders {
 			disk, err = m.source(m.Inventory.Disks, *c)
 		} else {
 			disk, err = guard(m, m.Inventory.Disks, b.Plan)
+			b.Plan.chooseStart(m)
 		}
 		if err != nil {
 			d.voidTicket(m.ID)
@@ -100,6 +108,9 @@ func (d *draft) orders(machine int64) Orders {
 		m.Ticket.Boot = b.ID
 		d.put(m)
 	}
+	if b.Plan.composed() && b.Rung() != "" && (b.State == Handover || b.State == Running) {
+		return d.runOrders(b, o)
+	}
 	if b.State != Working {
 		o.Do, o.Why = DoStop, fmt.Sprintf("boot %d is %s", b.ID, b.State)
 		return o
@@ -109,14 +120,42 @@ func (d *draft) orders(machine int64) Orders {
 	}
 	o.Do, o.Boot, o.Stack, o.Disk = DoBoot, b.ID, b.Plan.Stack, b.Disk
 	o.Form, o.Start, o.Cmdline, o.Grow = b.Plan.Form, b.Plan.Start, b.Plan.Cmdline, b.Plan.Grow
-	at := b.Plan.Form.offset()
-	for _, l := range b.Plan.Layers {
-		o.Writes = append(o.Writes, Write{l.Ref, l.Root, at, l.Bytes})
-		at += l.Bytes
-	}
+	o.Writes = b.Plan.writes()
 	o.Had = d.had(m, b)
-	o.Tail, _ = TailFor(b.Disk.Bytes, m.tail(), at) // the guard has asked: it fits
+	o.Tail, _ = TailFor(b.Disk.Bytes, m.tail(), b.Plan.need()) // the guard has asked: it fits
+	if b.Plan.Form == FormTree {
+		o.Compose, o.Reset = b.Plan.compose(), b.Plan.Reset
+		o.Compose.Scratch = b.Plan.scratch(b.Disk.Bytes, o.Tail)
+		o.Compose.Fallback = b.Plan.Auto && m.Kexec.Proven.IsZero()
+		if !m.proven(b) {
+			o.Reset = ResetAlways
+		}
+	}
 	return o
+}
+
+// writes lists where each layer goes.
+func (p Plan) writes() (all []Write) {
+	at, _ := p.Places()
+	for i, l := range p.Layers {
+		all = append(all, Write{Ref: l.Ref, Root: l.Root, Offset: at[i], Bytes: l.Bytes, Form: l.Form, Place: l.Place, Back: l.Back})
+	}
+	return all
+}
+
+// proven says that carte has laid every layer of the boot on its disk, where it is to be, and has proven it there since.
+func (m Machine) proven(b Boot) bool {
+	i := slices.IndexFunc(m.Holds, func(h Holding) bool { return h.Is(b.Disk) })
+	if i < 0 || m.Holds[i].Dirty {
+		return false
+	}
+	h := m.Holds[i]
+	for i, w := range b.Plan.writes() {
+		if i == 0 && w.Root != h.Root || i > 0 && !slices.Contains(h.Over, Held{w.Ref, w.Root, w.Offset}) {
+			return false
+		}
+	}
+	return true
 }
 
 // had lists what may be found on the boot's disk of what carte has written there before: versions that still exist.
@@ -131,7 +170,12 @@ func (s Snapshot) had(m Machine, b Boot) (all []Write) {
 			if !ok || planned || ref == h.Ref && v.Root != h.Root { // a name may have come back with other bytes
 				continue
 			}
-			all = append(all, Write{ref, v.Root, s.Images[v.Image].Form.offset(), v.Bytes})
+			all = append(all, Write{Ref: ref, Root: v.Root, Offset: s.Images[v.Image].Form.offset(), Bytes: v.Bytes})
+		}
+		for _, o := range h.Over {
+			if v, ok := s.Versions[o.Ref.String()]; ok && v.Root == o.Root {
+				all = append(all, Write{Ref: o.Ref, Root: o.Root, Offset: o.Offset, Bytes: v.Bytes})
+			}
 		}
 	}
 	return all
@@ -192,7 +236,10 @@ func (l *Lab) Report(ctx context.Context, key string, r Report) (reply Reply, er
 			return err
 		}
 		live := d.live(m.ID)
-		live.Seen, live.Agent, live.Progress, live.Moved = d.at, true, r.Progress, r.Moved
+		live.Seen, live.Agent, live.Shim = d.at, !r.Shim, r.Shim
+		if !r.Shim {
+			live.Progress, live.Moved = r.Progress, r.Moved
+		}
 		if live.Peer = r.Peer; live.Peer.Addr != "" {
 			live.Peer.Machine = m.ID
 		}
@@ -202,8 +249,12 @@ func (l *Lab) Report(ctx context.Context, key string, r Report) (reply Reply, er
 	})
 	if err == nil {
 		reply.Wants = l.asks()
+		source := "agent"
+		if r.Shim {
+			source = "run"
+		}
 		for _, line := range r.Lines {
-			l.Log(Line{Machine: m.ID, Source: "agent", Text: line})
+			l.Log(Line{Machine: m.ID, Source: source, Text: line})
 		}
 	}
 	return reply, err
@@ -211,6 +262,9 @@ func (l *Lab) Report(ctx context.Context, key string, r Report) (reply Reply, er
 
 func (d *draft) report(m Machine, r Report) (Reply, error) {
 	b, busy := d.Active(m.ID)
+	if r.Shim {
+		return d.shimReport(m, r)
+	}
 	if r.Boot == 0 {
 		if busy && (b.State == Starting || b.State == Working && m.Ticket.Boot == b.ID) {
 			o := d.orders(m.ID)
@@ -256,7 +310,11 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 	}
 	if r.Writing || r.Proven {
 		l := b.Plan.Layers[0]
-		m.hold(Holding{DiskID: b.Disk, Root: l.Root, Ref: l.Ref, Dirty: !r.Proven, At: d.at})
+		h := Holding{DiskID: b.Disk, Root: l.Root, Ref: l.Ref, Dirty: !r.Proven, At: d.at}
+		for _, w := range b.Plan.writes()[1:] {
+			h.Over = append(h.Over, Held{w.Ref, w.Root, w.Offset})
+		}
+		m.hold(h)
 		d.put(m)
 	}
 	if len(b.Climbs) > rungs || r.Forecast != (Forecast{}) || r.Writing || r.Proven || r.Error != "" || r.Revoked || r.Rung == RungHandover {
@@ -284,15 +342,21 @@ func (d *draft) handover(m Machine, b Boot) error {
 	if i := slices.IndexFunc(m.Holds, func(h Holding) bool { return h.Is(b.Disk) }); i < 0 || m.Holds[i].Dirty {
 		return fmt.Errorf("boot %d: %s was not proven, it is not started: %w", b.ID, b.Disk, ErrRefused)
 	}
-	if b.Plan.Start == StartPivot {
-		b.climb(RungHandover, d.at)
-	}
-	b = d.move(b, Handover, "")
-	if why := blind(m, b.Plan); why != "" && b.Plan.Start == StartPivot {
-		d.unseen(b, "its system was started; "+why)
-	}
 	live := d.live(m.ID)
 	live.Agent, live.Progress = false, Progress{}
 	d.put(live)
+	if b.Plan.Start == StartLay {
+		b.climb(RungHandover, d.at)
+		d.move(b, Done, "laid and proven")
+		return nil
+	}
+	itself := b.Plan.Start == StartPivot || b.Plan.Start == StartKexec
+	if itself {
+		b.climb(RungHandover, d.at)
+	}
+	b = d.move(b, Handover, "")
+	if why := blind(m, b.Plan); why != "" && itself {
+		d.unseen(b, "its system was started; "+why)
+	}
 	return nil
 }

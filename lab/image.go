@@ -2,7 +2,9 @@ package lab
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,10 +20,14 @@ const (
 	FormDisk  Form = "disk"  // a whole disk with its partition table, any operating system
 	FormTree  Form = "tree"  // one Linux root file system, ext4
 	FormFiles Form = "files" // a file set, an ext4 of its own: a layer over a tree
+
+	// FormKernel is what a machine starts, an ext4 of its own: /boot/kernel, /boot/initrd if it has one, and its modules in
+	// /lib/modules. Beside a tree it is that tree's kernel; alone it is started in memory.
+	FormKernel Form = "kernel"
 )
 
 // Forms lists the forms that images can have.
-var Forms = []Form{FormDisk, FormTree, FormFiles}
+var Forms = []Form{FormDisk, FormTree, FormFiles, FormKernel}
 
 // An Image is a named thing with a kind, which is its contract.
 type Image struct {
@@ -30,6 +36,8 @@ type Image struct {
 	Form   Form      `json:"form"`
 	Latest int       `json:"latest"` // number of the newest version there ever was
 	Since  time.Time `json:"since"`
+	Dies   time.Time `json:"dies,omitzero"`   // of a kind that lives until a date: then its versions are removed
+	Owner  string    `json:"owner,omitempty"` // of a kind that lives with its machine: the name of that machine
 }
 
 // A Version is what an image was at one time. It never changes. Root names its bytes.
@@ -44,12 +52,27 @@ type Version struct {
 	Parent      int       `json:"parent,omitempty"`
 	Message     string    `json:"message,omitempty"`
 	Author      string    `json:"author,omitempty"`
-	Found       string    `json:"found,omitempty"` // what import saw inside, in words
+	Found       string    `json:"found,omitempty"`  // what import saw inside, in words
+	Inside      Inside    `json:"inside,omitzero"`  // the same, for rules
+	Offers      Terms     `json:"offers,omitempty"` // the clauses that it offers, where it says which
+	Place       string    `json:"place,omitempty"`  // where files are mounted, an absolute path; empty: as their kind has it
 	At          time.Time `json:"at"`
 }
 
 // Ref names this version.
 func (v Version) Ref() Ref { return Ref{v.Image, v.Number} }
+
+// Inside is what import saw in an image. What is empty is not known.
+type Inside struct {
+	Arch     string     `json:"arch,omitempty"`     // of its programs or its kernel, as Go calls it: amd64, arm64
+	Firmware []Firmware `json:"firmware,omitempty"` // that can start it: of a disk, or of a kernel that needs one
+	Starts   string     `json:"starts,omitempty"`   // of a kernel: linux, multiboot, elf, efi
+	Kernels  []string   `json:"kernels,omitempty"`  // releases of the Linux kernels in it
+	Init     string     `json:"init,omitempty"`     // of a tree: the program that is started
+	Serial   bool       `json:"serial,omitempty"`   // something in it opens a serial console
+	Run      bool       `json:"run,omitempty"`      // it has a program called run at its top
+	UUIDs    []string   `json:"uuids,omitempty"`    // ids of its file systems
+}
 
 // A Ref names an image, and one of its versions when Version is not 0. It is written name or name@3.
 type Ref struct {
@@ -116,6 +139,9 @@ func (s Snapshot) Version(ref Ref) (Version, error) {
 		return Version{}, fmt.Errorf("image %q: %w%s", ref.Name, ErrNotFound, among("; there are ", s.imageNames()))
 	}
 	all := s.VersionsOf(ref.Name)
+	if im := s.Images[ref.Name]; len(all) == 0 && !im.Dies.IsZero() {
+		return Version{}, fmt.Errorf("image %s died at %s, and its bytes were removed (clause %q of kind %s): %w", im.Name, im.Dies.Format(time.RFC3339), ClauseLifetime, im.Kind, ErrNotFound)
+	}
 	if ref.Version == 0 && len(all) > 0 {
 		return all[len(all)-1], nil
 	}
@@ -151,23 +177,30 @@ func (s Snapshot) imageNames() (names []string) {
 // AddVersion makes bytes that are already in the store a version of an image, and the image when it is new. The same
 // bytes as the newest version again change nothing.
 type AddVersion struct {
-	Version // without Number and At; Parent is the version that it was made from, 0 for the newest
+	Version // At is set by the lab. Number: 0 for the next; one that another lab gave must be free here, or the same bytes. Parent: what it was made from, 0 for the newest
 	Kind    string
 	Form    Form
+	Dies    time.Time // of a kind that lives until a date
+	Owner   string    // of a kind that lives with its machine
+	Back    bool      // a machine wrote it back: what is newer than Parent must not be hidden by it
 }
 
 func (v AddVersion) decide(d *draft) error {
 	if err := checkName("image", v.Image); err != nil {
 		return err
 	}
-	if _, err := KindOf(v.Kind); err != nil {
+	k, err := d.KindOf(v.Kind)
+	if err != nil {
 		return err
 	}
 	if !slices.Contains(Forms, v.Form) {
-		return fmt.Errorf("form %q: carte knows disk, tree and files: %w", v.Form, ErrInvalid)
+		return fmt.Errorf("form %q: carte knows disk, tree, files and kernel: %w", v.Form, ErrInvalid)
 	}
 	if v.Root.IsZero() || v.Bytes <= 0 {
 		return fmt.Errorf("image %s is empty: %w", v.Image, ErrInvalid)
+	}
+	if err := errors.Join(v.Offers.Check(), checkPlace(v.Image, v.Place)); err != nil {
+		return err
 	}
 	im, ok := d.Images[v.Image]
 	if !ok {
@@ -179,24 +212,81 @@ func (v AddVersion) decide(d *draft) error {
 	if im.Form != v.Form {
 		return fmt.Errorf("image %s has the form %s; a version cannot change it to %s: %w", im.Name, im.Form, v.Form, ErrRefused)
 	}
+	if im, err = d.life(k, im, v); err != nil {
+		return err
+	}
 	if newest, err := d.Snapshot.Version(Ref{Name: im.Name}); err == nil {
-		if newest.Root == v.Root {
+		if newest.Root == v.Root && (v.Number == 0 || v.Number == newest.Number) {
+			if im != d.Images[im.Name] {
+				d.put(im)
+			}
 			return nil
+		}
+		if v.Back && v.Parent != newest.Number {
+			return k.broken(ClauseVersioned, "%s was changed on a machine that had %s, and %s is newer: it would be hidden; nothing was kept", im.Name, Ref{im.Name, v.Parent}, newest.Ref())
 		}
 		if v.Parent == 0 {
 			v.Parent = newest.Number
 		}
 	}
-	if base := (Ref{im.Name, v.Parent}); v.Parent != 0 {
+	if base := (Ref{im.Name, v.Parent}); v.Parent != 0 && v.Number == 0 {
 		if _, err := d.Snapshot.Version(base); err != nil {
 			return fmt.Errorf("made from %s: %w", base, err)
 		}
 	}
+	if v.Number != 0 {
+		if have, ok := d.Versions[Ref{im.Name, v.Number}.String()]; ok {
+			if have.Root == v.Root {
+				return nil
+			}
+			return k.broken(ClauseVersioned, "%s is here already and has other bytes; a version is never overwritten", have.Ref())
+		}
+	}
 	v.Message, v.Author, v.Found = Clean(v.Message), Clean(v.Author), Clean(v.Found)
-	im.Latest++
-	v.Number, v.At = im.Latest, d.at
+	if v.Number == 0 {
+		v.Number = im.Latest + 1
+	}
+	im.Latest = max(im.Latest, v.Number)
+	v.At = d.at
 	d.put(im, v.Version)
 	d.fact(0, 0, "image %s: %s, root %s", v.Version.Ref(), Bytes(v.Bytes), v.Root)
+	return nil
+}
+
+// life holds a new version to the lifetime that its kind gives the image.
+func (d *draft) life(k Kind, im Image, v AddVersion) (Image, error) {
+	switch k.Lifetime {
+	case "date":
+		if !v.Dies.IsZero() {
+			im.Dies = v.Dies.UTC().Truncate(time.Millisecond)
+		}
+		if im.Dies.IsZero() {
+			return im, k.broken(ClauseLifetime, "image %s lives until a date, and none was given: --until DATE, or --for 8h", im.Name)
+		}
+		if !im.Dies.After(d.at) {
+			return im, k.broken(ClauseLifetime, "image %s died at %s; a new version needs a new date", im.Name, im.Dies.Format(time.RFC3339))
+		}
+	case "machine":
+		m, err := d.Find(or(v.Owner, im.Owner))
+		if err != nil {
+			return im, k.broken(ClauseLifetime, "image %s lives with a machine, and %v; --machine NAME says which", im.Name, err)
+		}
+		if im.Owner != "" && im.Owner != m.Name {
+			return im, k.broken(ClauseJoins, "image %s is %s's, and cannot be given to %s", im.Name, im.Owner, m.Name)
+		}
+		im.Owner = m.Name
+	}
+	if k.Lifetime != "date" && !v.Dies.IsZero() || k.Lifetime != "machine" && v.Owner != "" {
+		return im, k.broken(ClauseLifetime, "image %s neither dies at a date nor lives with a machine", im.Name)
+	}
+	return im, nil
+}
+
+// checkPlace refuses a place that files cannot be mounted at.
+func checkPlace(image, place string) error {
+	if place != "" && (!path.IsAbs(place) || path.Clean(place) != place || place != Clean(place) || len(place) > 255) {
+		return fmt.Errorf("image %s: files are mounted at an absolute path such as /home/me, not at %q: %w", image, place, ErrInvalid)
+	}
 	return nil
 }
 

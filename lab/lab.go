@@ -34,6 +34,7 @@ type Config struct {
 	// Still opens the lab for a verb or a look while nobody serves it: no time passes, nothing starts and nothing ends by
 	// itself, so that looking writes nothing.
 	Still bool
+	Kinds []Kind     // that this lab has beside the table of Kinds
 	Keep  func(Line) // where log lines go besides memory, one call at a time, in order; nil: nowhere
 }
 
@@ -57,11 +58,15 @@ func Open(ctx context.Context, c Config) (*Lab, error) {
 	if len(c.Secret) < 16 {
 		return nil, fmt.Errorf("the lab's secret has %d bytes, it needs at least 16: %w", len(c.Secret), ErrInvalid)
 	}
+	if err := checkKinds(c.Kinds); err != nil {
+		return nil, fmt.Errorf("the lab's own kinds: %w", err)
+	}
 	s, err := c.Book.Load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load the lab: %w", err)
 	}
 	s.fill()
+	s.OwnKinds = c.Kinds
 	s.Rev = uint64(c.Now().UnixMilli()) // newer than any that a watcher had from an earlier run
 	l := &Lab{book: c.Book, now: c.Now, secret: c.Secret, still: c.Still, state: s, changed: make(chan struct{})}
 	l.logs.init()

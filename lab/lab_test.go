@@ -58,8 +58,8 @@ func newBench(t *testing.T) *bench {
 	b.must(AddMachine{Name: "metal", MACs: []string{string(metalMAC)}})
 	b.must(AddVersion{Version: Version{Image: "deb", Root: chunk.ID{1}, Bytes: GiB}, Kind: "system", Form: FormDisk})
 	b.must(AddVersion{Version: Version{Image: "tree", Root: chunk.ID{2}, Bytes: GiB}, Kind: "system", Form: FormTree})
-	b.must(NewStack{Name: "deb", Layers: []Ref{{Name: "deb"}}})
-	b.must(NewStack{Name: "tree", Layers: []Ref{{Name: "tree"}}})
+	b.must(PutStack{Stack: Stack{Name: "deb", Layers: []Ref{{Name: "deb"}}}})
+	b.must(PutStack{Stack: Stack{Name: "tree", Layers: []Ref{{Name: "tree"}}}})
 	b.claim(b.script(metalMAC), 100, usual)
 	b.must(ArmDisk{Machine: "metal", Disk: "S1"})
 	return b

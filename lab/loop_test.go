@@ -77,7 +77,7 @@ func TestWhatIsNotSeen(t *testing.T) {
 	b.say("vm", "Boot failed: not a bootable disk", "No bootable device.")
 	b.in(id, Failed, "found nothing to start")
 
-	b.must(NewStack{Name: "mute", Layers: []Ref{{Name: "deb"}}, Until: RungHandover})
+	b.must(PutStack{Stack: Stack{Name: "mute", Layers: []Ref{{Name: "deb"}}, Until: RungHandover}})
 	id = b.queue("vm", "mute")
 	b.take(id, Handover, 2)
 	b.script(vmMAC)
@@ -85,7 +85,7 @@ func TestWhatIsNotSeen(t *testing.T) {
 	if got := b.boot(id); got.Rung() != RungHandover {
 		t.Errorf("nobody saw it run, and its last rung is %s: %+v", got.Rung(), got.Climbs)
 	}
-	b.refused(NewStack{Name: "odd", Layers: []Ref{{Name: "deb"}}, Until: RungHash}, ErrInvalid, "handover, run or collect")
+	b.refused(PutStack{Stack: Stack{Name: "odd", Layers: []Ref{{Name: "deb"}}, Until: RungHash}}, ErrInvalid, "handover, run or collect")
 }
 
 // A power driver whose program or setting is wrong ends the boot at once; one that merely failed is tried again.

@@ -36,22 +36,23 @@ const (
 
 // A Machine is something that boots.
 type Machine struct {
-	ID        int64      `json:"id"`
-	Name      string     `json:"name"` // empty until adopted
-	Standing  Standing   `json:"standing"`
-	MACs      []MAC      `json:"macs"` // sorted
-	UUID      string     `json:"uuid,omitempty"`
-	Virtual   *Virtual   `json:"virtual,omitempty"` // nil: metal
-	Power     Power      `json:"power"`
-	Warm      bool       `json:"warm"`       // keep the agent running when nothing is queued
-	Tail      int64      `json:"tail_bytes"` // asked for at the end of its disk; 0: the disk decides; -1: none
-	Note      string     `json:"note,omitempty"`
-	Inventory *Inventory `json:"inventory,omitempty"` // as the agent last saw it
-	Arms      []Arm      `json:"arms"`
-	Holds     []Holding  `json:"holds"` // what carte has written to its disks
-	Ticket    Ticket     `json:"ticket"`
-	Parked    string     `json:"parked,omitempty"` // why the lab no longer boots it
-	Since     time.Time  `json:"since"`
+	ID        int64       `json:"id"`
+	Name      string      `json:"name"` // empty until adopted
+	Standing  Standing    `json:"standing"`
+	MACs      []MAC       `json:"macs"` // sorted
+	UUID      string      `json:"uuid,omitempty"`
+	Virtual   *Virtual    `json:"virtual,omitempty"` // nil: metal
+	Power     Power       `json:"power"`
+	Warm      bool        `json:"warm"`       // keep the agent running when nothing is queued
+	Tail      int64       `json:"tail_bytes"` // asked for at the end of its disk; 0: the disk decides; -1: none
+	Note      string      `json:"note,omitempty"`
+	Inventory *Inventory  `json:"inventory,omitempty"` // as the agent last saw it
+	Arms      []Arm       `json:"arms"`
+	Holds     []Holding   `json:"holds"` // what carte has written to its disks
+	Ticket    Ticket      `json:"ticket"`
+	Parked    string      `json:"parked,omitempty"` // why the lab no longer boots it
+	Since     time.Time   `json:"since"`
+	Kexec     KexecRecord `json:"kexec,omitzero"`
 }
 
 // Label names the machine on screen: its name, or its address while it has none.
@@ -186,6 +187,20 @@ type Holding struct {
 	Dirty bool      `json:"dirty"`
 	Was   []Ref     `json:"was"` // while Dirty: what may be left of before, the latest first
 	At    time.Time `json:"at"`
+	Over  []Held    `json:"over,omitempty"` // what lies behind it: the other layers of its stack
+}
+
+// Held is a layer that carte has written behind the first.
+type Held struct {
+	Ref    Ref      `json:"ref"`
+	Root   chunk.ID `json:"root"`
+	Offset int64    `json:"offset_bytes"`
+}
+
+// KexecRecord is what is known of a machine's way of replacing its kernel. Failed empties Proven, and the other way round.
+type KexecRecord struct {
+	Proven time.Time `json:"proven,omitzero"`
+	Failed string    `json:"failed,omitempty"` // why; a stack that leaves the start open then takes netboot
 }
 
 // Live is what is true of a machine just now; it is not written down.
@@ -200,6 +215,7 @@ type Live struct {
 	Note     string    `json:"note,omitempty"`  // what went wrong last, such as a power driver's error
 	Silent   int       `json:"silent"`          // agents started to look at the machine that have not said hello
 	Agent    bool      `json:"agent"`           // an agent with a valid key reported last
+	Shim     bool      `json:"shim,omitempty"`  // a shim did
 	Progress Progress  `json:"progress"`
 	Moved    Moved     `json:"moved"` // so far, by the boot it works on
 }

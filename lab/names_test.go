@@ -143,7 +143,7 @@ func TestImages(t *testing.T) {
 	b.refused(add(3, "user", FormDisk), ErrRefused, "kind system")
 	b.refused(add(3, "system", FormTree), ErrRefused, "form disk")
 	b.refused(add(3, "sistem", FormDisk), ErrInvalid, "system")
-	b.refused(add(3, "system", "iso"), ErrInvalid, "disk, tree and files")
+	b.refused(add(3, "system", "iso"), ErrInvalid, "disk, tree, files and kernel")
 	b.refused(add(0, "system", FormDisk), ErrInvalid, "empty")
 	id := b.queue("vm", "deb")
 	if got := b.boot(id).Plan.Layers[0].Ref; got.Version != 2 {
@@ -162,12 +162,12 @@ func TestImages(t *testing.T) {
 	if _, ok := b.now().Images["deb"]; ok {
 		t.Error("an image without versions is left")
 	}
-	b.refused(NewStack{Name: "tree", Layers: []Ref{{"tree", 0}}}, ErrBusy)
-	b.refused(NewStack{Name: "x", Layers: []Ref{{"tree", 9}}}, ErrNotFound)
-	b.refused(NewStack{Name: "x"}, ErrInvalid, "0 images")
-	b.refused(NewStack{Name: "x", Layers: []Ref{{"tree", 0}}, Cmdline: "a\nb"}, ErrInvalid, "byte 1")
+	b.refused(PutStack{Stack: Stack{Name: "tree", Layers: []Ref{{"tree", 0}}}}, ErrBusy)
+	b.refused(PutStack{Stack: Stack{Name: "x", Layers: []Ref{{"tree", 9}}}}, ErrNotFound)
+	b.refused(PutStack{Stack: Stack{Name: "x"}}, ErrInvalid, "no images")
+	b.refused(PutStack{Stack: Stack{Name: "x", Layers: []Ref{{"tree", 0}}, Cmdline: "a\nb"}}, ErrInvalid, "byte 1")
 	b.must(AddVersion{Version: Version{Image: "home", Root: chunk.ID{7}, Bytes: 5}, Kind: "user", Form: FormTree})
-	b.refused(NewStack{Name: "x", Layers: []Ref{{"home", 0}}}, ErrRefused, "kind user")
+	b.refused(PutStack{Stack: Stack{Name: "x", Layers: []Ref{{"home", 0}}}}, ErrRefused, "kind user")
 }
 
 // The same stack on the same lab is the same plan; other bytes or words are another.
@@ -178,7 +178,7 @@ func TestResolve(t *testing.T) {
 	if err != nil || one.Digest != two.Digest || one.Digest.IsZero() || one.Bytes() != GiB+TreeOffset+TreeTail {
 		t.Errorf("%+v %+v %v", one, two, err)
 	}
-	b.must(NewStack{Name: "quiet", Layers: []Ref{{"tree", 1}}, Cmdline: "quiet"})
+	b.must(PutStack{Stack: Stack{Name: "quiet", Layers: []Ref{{"tree", 1}}, Cmdline: "quiet"}})
 	if q, _ := b.now().Resolve("quiet"); q.Digest == one.Digest {
 		t.Error("another command line, the same digest")
 	}

@@ -2,6 +2,8 @@ package lab
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -22,6 +24,7 @@ func settle(d *draft) {
 			d.overdue(b)
 		}
 	}
+	d.expire()
 	for _, m := range d.SortedMachines() {
 		if m.Standing != Adopted || m.Parked != "" {
 			continue
@@ -69,6 +72,10 @@ func (d *draft) overdue(b Boot) {
 		if silent := d.at.Sub(later(live.Seen, b.Since)); silent > agentSilence {
 			d.strike(b, fmt.Sprintf("the agent has been silent for %s on the rung %s", silent.Round(time.Second), b.Rung()))
 		}
+	case Running:
+		if silent := d.at.Sub(later(live.Seen, b.Since)); b.Plan.Gives(Heartbeat) && live.Shim && silent > shimSilence {
+			d.strike(b, fmt.Sprintf("its system has been silent for %s", silent.Round(time.Second)))
+		}
 	case Handover:
 		run, _ := StepOf(RungRun)
 		if b.Plan.Start == StartDisk && b.Rung() == RungHandover && stood > run.Limit {
@@ -87,6 +94,9 @@ func (d *draft) overdue(b Boot) {
 		}
 		if b.State == Handover { // an agent that had nothing to write skips rungs
 			i = max(i, RungHandover.index())
+		}
+		if step := Ladder[i]; b.State == Handover && b.Plan.Start == StartKexec && stood > step.Limit {
+			b = d.kexecFailed(m, b, fmt.Sprintf("its system showed no sign of life within %s", step.Limit))
 		}
 		if step := Ladder[i]; step.Limit > 0 && stood > step.Limit && !(i == 0 && m.Power.Driver == "manual") {
 			d.strike(b, fmt.Sprintf("it did not reach the rung %s within %s: %s", step.Rung, step.Limit, step.Cause))
@@ -138,4 +148,29 @@ func (d *draft) live(machine int64) Live {
 	l := d.Live[machine]
 	l.Machine = machine
 	return l
+}
+
+// expire removes the bytes of images whose date has come, unless a boot has them: then when it is over. What used them says
+// so, because the image's name stays.
+func (d *draft) expire() {
+	for _, name := range slices.Sorted(maps.Keys(d.Images)) {
+		im := d.Images[name]
+		if im.Dies.IsZero() || im.Dies.After(d.at) || d.busyWith(name) {
+			continue
+		}
+		for _, v := range d.VersionsOf(name) {
+			d.put(Gone{TableVersions, v.Ref().String()})
+			d.fact(0, 0, "image %s died (clause %q of kind %s)", v.Ref(), ClauseLifetime, im.Kind)
+		}
+	}
+}
+
+// busyWith says that a boot which is not over has the image.
+func (s Snapshot) busyWith(image string) bool {
+	for _, b := range s.Boots {
+		if !b.State.Final() && slices.ContainsFunc(b.Plan.Layers, func(l PlanLayer) bool { return l.Ref.Name == image }) {
+			return true
+		}
+	}
+	return false
 }

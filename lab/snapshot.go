@@ -25,8 +25,9 @@ type Snapshot struct {
 
 	// In memory only. Still says that nobody serves the lab: it is looked at or spoken to, and nothing goes on.
 	Still    bool               `json:"still,omitempty"`
-	Live     map[int64]Live     `json:"live"`     // by machine
-	Services map[string]Service `json:"services"` // by name
+	Live     map[int64]Live     `json:"live"`                // by machine
+	Services map[string]Service `json:"services"`            // by name
+	OwnKinds []Kind             `json:"own_kinds,omitempty"` // beside Kinds
 }
 
 // A Change is one row to write. Memory and disk apply the same changes.

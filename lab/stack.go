@@ -2,162 +2,148 @@ package lab
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"carte/lab/chunk"
 )
 
 // A Stack is an ordered list of images that a machine runs together, each pinned to a version or floating.
 type Stack struct {
-	Name    string    `json:"name"`
-	Layers  []Ref     `json:"layers"`
-	Cmdline string    `json:"cmdline,omitempty"` // added to the kernel's command line, for trees
-	Until   Rung      `json:"until,omitempty"`   // the rung that ends a boot; empty: run for a disk, collect for a tree
-	Grow    bool      `json:"grow,omitempty"`    // the last partition and its file system take the room that a disk has
-	Since   time.Time `json:"since"`
+	Name    string            `json:"name"`
+	Layers  []Ref             `json:"layers"`            // the system first, then what lies over it; the last wins
+	Cmdline string            `json:"cmdline,omitempty"` // added to the kernel's command line, for trees and kernels; {name} is a parameter
+	Params  map[string]string `json:"params,omitempty"`  // what {name} stands for unless a boot says otherwise
+	Start   Start             `json:"start,omitempty"`   // empty: the fastest that this machine can and that keeps what was promised
+	Until   Rung              `json:"until,omitempty"`   // the rung that ends a boot; empty: collect for a tree, else run
+	Grow    bool              `json:"grow,omitempty"`    // of a disk: the last partition and its file system take the room that there is
+	Upper   Upper             `json:"upper,omitempty"`   // of a tree: where its changes go; empty: to memory
+	Reset   Reset             `json:"reset,omitempty"`   // of a tree: how much of it is proven before every boot; empty: always, all of it
+	Asks    Terms             `json:"asks,omitempty"`    // clauses that a boot should have, or must
+	Keep    []string          `json:"keep,omitempty"`    // images that are written back because this stack asks for it
+	Files   []TextFile        `json:"files,omitempty"`   // written into the running system; {name} is a parameter, {machine} and {mac} are the machine's
+	Note    string            `json:"note,omitempty"`
+	Since   time.Time         `json:"since"`
 }
+
+// A TextFile is a small file, such as a host name or a key.
+type TextFile struct {
+	Path string `json:"path"`           // absolute
+	Mode uint32 `json:"mode,omitempty"` // of the permissions; 0: 0644
+	Text string `json:"text"`
+}
+
+// The most that a stack may have.
+const (
+	maxLayers   = 24
+	maxFiles    = 64
+	maxFileText = 64 << 10
+)
 
 // SortedStacks returns the stacks by name.
 func (s Snapshot) SortedStacks() []Stack {
 	return slices.SortedFunc(maps.Values(s.Stacks), func(a, b Stack) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// Start is how the user's system starts.
-type Start string
-
-const (
-	StartDisk    Start = "disk"    // the firmware starts what is on the disk
-	StartPivot   Start = "pivot"   // the agent hands its own kernel over to the tree's init
-	StartCapture Start = "capture" // nothing: the disk is read, and the machine goes on as if nothing had been queued
-)
-
-// A Plan is a stack resolved: exact versions and bytes. Equal digests mean equal bytes.
-type Plan struct {
-	Stack   string       `json:"stack"` // its name; "capture IMAGE", which no stack is called, for a capture
-	Form    Form         `json:"form"`
-	Layers  []PlanLayer  `json:"layers"`
-	Start   Start        `json:"start"`
-	Until   Rung         `json:"until"` // the rung that ends the boot: run, or collect when the system says itself that it is done
-	Cmdline string       `json:"cmdline,omitempty"`
-	Grow    bool         `json:"grow,omitempty"`
-	Capture *PlanCapture `json:"capture,omitempty"` // what the boot makes a version of; it has no layers then
-	Digest  chunk.ID     `json:"digest"`
-}
-
-// A PlanLayer is one exact version.
-type PlanLayer struct {
-	Ref   Ref      `json:"ref"`
-	Kind  string   `json:"kind"`
-	Root  chunk.ID `json:"root"`
-	Bytes int64    `json:"bytes"`
-}
-
-// Bytes is the room that the plan needs on a disk.
-func (p Plan) Bytes() int64 {
-	if p.Form == FormTree && p.Capture == nil {
-		return TreeOffset + p.content() + TreeTail
-	}
-	return p.content()
-}
-
-// content is the length of all images of the plan.
-func (p Plan) content() (n int64) {
-	for _, l := range p.Layers {
-		n += l.Bytes
-	}
-	return n
-}
-
-// A tree lies in a partition of its own: it begins TreeOffset bytes into the disk, and TreeTail bytes are kept behind it
-// for the copy of the partition table.
-const (
-	TreeOffset = 1 << 20
-	TreeTail   = 1 << 20
-)
-
-// Resolve turns a stack into a plan: floating layers take the newest version there is now.
-func (s Snapshot) Resolve(stack string) (Plan, error) {
-	st, ok := s.Stacks[stack]
-	if !ok {
-		var names []string
-		for _, x := range s.SortedStacks() {
-			names = append(names, x.Name)
-		}
-		return Plan{}, fmt.Errorf("stack %q: %w%s", stack, ErrNotFound, among("; there are ", names))
-	}
-	p := Plan{Stack: st.Name, Cmdline: st.Cmdline, Grow: st.Grow}
-	for _, ref := range st.Layers {
-		v, err := s.Version(ref)
-		if err != nil {
-			return Plan{}, fmt.Errorf("stack %s: %w", st.Name, err)
-		}
-		im := s.Images[v.Image]
-		p.Form = im.Form
-		p.Layers = append(p.Layers, PlanLayer{v.Ref(), im.Kind, v.Root, v.Bytes})
-	}
-	switch p.Form {
-	case FormTree:
-		p.Start, p.Until = StartPivot, RungCollect
-	default:
-		p.Start, p.Until = StartDisk, RungRun
-	}
-	p.Until = or(st.Until, p.Until)
-	text, err := json.Marshal(p)
-	if err != nil {
-		return Plan{}, err
-	}
-	p.Digest = chunk.Sum(text)
-	return p, nil
-}
-
-// NewStack makes a stack. Today a stack is one image of kind system.
-type NewStack struct {
-	Name    string `json:"name"`
-	Layers  []Ref  `json:"layers"`
-	Cmdline string `json:"cmdline,omitempty"`
-	Until   Rung   `json:"until,omitempty"` // handover: for a system that carte cannot hear; run; collect: when it says done
-	Grow    bool   `json:"grow,omitempty"`  // for disks
-}
-
-func (v NewStack) decide(d *draft) error {
-	if err := checkName("stack", v.Name); err != nil {
+// check refuses what no machine could run, wherever its images are.
+func (st Stack) check() error {
+	if err := checkName("stack", st.Name); err != nil {
 		return err
 	}
-	if _, ok := d.Stacks[v.Name]; ok {
+	refuse := func(kind error, format string, args ...any) error {
+		return fmt.Errorf("stack %s: %s: %w", st.Name, fmt.Sprintf(format, args...), kind)
+	}
+	for i, r := range st.Layers {
+		if slices.ContainsFunc(st.Layers[:i], func(x Ref) bool { return x.Name == r.Name }) {
+			return refuse(ErrInvalid, "image %s is in it twice", r.Name)
+		}
+	}
+	switch bad := firstControl(st.Cmdline); {
+	case len(st.Layers) == 0:
+		return refuse(ErrInvalid, "it has no images; it begins with a system: --system IMAGE")
+	case len(st.Layers) > maxLayers:
+		return refuse(ErrInvalid, "it has %d images, and %d are the most", len(st.Layers), maxLayers)
+	case bad >= 0:
+		return refuse(ErrInvalid, "byte %d of the command line is a control character or broken UTF-8", bad)
+	case !slices.Contains([]Rung{"", RungHandover, RungRun, RungCollect}, st.Until):
+		return refuse(ErrInvalid, "a boot ends on the rung handover, run or collect, not on %q", st.Until)
+	case !slices.Contains([]Start{"", StartDisk, StartPivot, StartKexec, StartNetboot, StartMemory}, st.Start):
+		return refuse(ErrInvalid, "a system starts by pivot, kexec, netboot, from the disk or in memory, not by %q", st.Start)
+	case !slices.Contains([]Upper{"", UpperMemory, UpperDisk}, st.Upper):
+		return refuse(ErrInvalid, "changes go to memory or to the disk, not to %q", st.Upper)
+	case !slices.Contains([]Reset{"", ResetAlways, ResetSampled, ResetTrust}, st.Reset):
+		return refuse(ErrInvalid, "what lies on the disk is proven always, is sampled or is trusted; it is not %q", st.Reset)
+	case len(st.Files) > maxFiles:
+		return refuse(ErrInvalid, "it has %d files, and %d are the most; more of them are an image of the form files", len(st.Files), maxFiles)
+	}
+	for _, f := range st.Files {
+		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/" || f.Path != Clean(f.Path) || f.Mode > 0o7777 || len(f.Text) > maxFileText || !utf8.ValidString(f.Text) {
+			return refuse(ErrInvalid, "file %.60q: its path is absolute, its mode at most 7777, and its text UTF-8 of at most %d bytes", f.Path, maxFileText)
+		}
+	}
+	return st.Asks.Check()
+}
+
+// PutStack makes a stack, or with Edit takes the place of the one that has its name. What is queued already keeps the plan
+// that it was given.
+type PutStack struct {
+	Stack
+	Edit bool `json:"edit,omitempty"`
+}
+
+func (v PutStack) decide(d *draft) error {
+	old, have := d.Stacks[v.Name]
+	if have && !v.Edit {
 		return fmt.Errorf("stack %s is there already; carte stack rm %s takes it away: %w", v.Name, v.Name, ErrBusy)
 	}
-	if len(v.Layers) != 1 {
-		return fmt.Errorf("stack %s has %d images; a stack takes exactly one system image: %w", v.Name, len(v.Layers), ErrInvalid)
+	if !have && v.Edit {
+		_, err := d.Resolve(v.Name)
+		return err
 	}
-	if bad := firstControl(v.Cmdline); bad >= 0 {
-		return fmt.Errorf("stack %s: byte %d of the command line is a control character or broken UTF-8: %w", v.Name, bad, ErrInvalid)
+	st := v.Stack
+	if err := st.check(); err != nil {
+		return err
 	}
-	if !slices.Contains([]Rung{"", RungHandover, RungRun, RungCollect}, v.Until) {
-		return fmt.Errorf("stack %s: a boot ends on the rung handover, run or collect, not on %q: %w", v.Name, v.Until, ErrInvalid)
+	st.Note = Clean(st.Note)
+	p, err := d.Plan(st, Machine{}, nil)
+	if err != nil {
+		return fmt.Errorf("stack %s: %w", st.Name, err)
 	}
-	for _, ref := range v.Layers {
-		if _, err := d.Snapshot.Version(ref); err != nil {
-			return err
-		}
-		im := d.Images[ref.Name]
-		if im.Kind != "system" {
-			return fmt.Errorf("image %s is of kind %s; a stack begins with a system image: %w", im.Name, im.Kind, ErrRefused)
-		}
-		if im.Form == FormFiles {
-			return fmt.Errorf("image %s has the form files; today a stack is one image of the form disk or tree: %w", im.Name, ErrRefused)
-		}
-		if v.Grow && im.Form != FormDisk {
-			return fmt.Errorf("image %s has the form %s; only a disk has a last partition that can grow: %w", im.Name, im.Form, ErrRefused)
+	if err := d.fits(st, p); err != nil {
+		return fmt.Errorf("stack %s: %w", st.Name, err)
+	}
+	if st.Since = d.at; have {
+		st.Since = old.Since
+	}
+	d.put(st)
+	d.fact(0, 0, "stack %s: %v", st.Name, st.Layers)
+	return nil
+}
+
+// fits refuses settings that the stack's images have no use for.
+func (d *draft) fits(st Stack, p Plan) error {
+	k, err := d.KindOf(p.Layers[0].Kind)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !k.Shared:
+		return k.broken(ClauseShared, "%s would be the system, and one that no other machine may run; a system is of the kind system", p.Layers[0].Ref)
+	case st.Grow && p.Form != FormDisk:
+		return fmt.Errorf("image %s has the form %s; only a disk has a last partition that can grow: %w", p.Layers[0].Ref.Name, p.Form, ErrRefused)
+	case p.Form != FormTree && (len(st.Files) > 0 || st.Upper != "" || st.Reset != ""):
+		return fmt.Errorf("image %s has the form %s; files, upper and reset are for trees: %w", p.Layers[0].Ref.Name, p.Form, ErrRefused)
+	case p.Form == FormDisk && st.Cmdline != "":
+		return fmt.Errorf("image %s is a whole disk, which has its own command line: %w", p.Layers[0].Ref.Name, ErrRefused)
+	}
+	for _, name := range st.Keep {
+		if !slices.ContainsFunc(p.Layers, func(l PlanLayer) bool { return l.Ref.Name == name }) {
+			return fmt.Errorf("image %q is to be kept, and is none of its images: %w", name, ErrInvalid)
 		}
 	}
-	d.put(Stack{Name: v.Name, Layers: v.Layers, Cmdline: v.Cmdline, Until: v.Until, Grow: v.Grow, Since: d.at})
-	d.fact(0, 0, "stack %s: %v", v.Name, v.Layers)
 	return nil
 }
 

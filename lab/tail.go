@@ -76,6 +76,9 @@ func (s Snapshot) TailOn(m Machine, disk DiskID) DiskTail {
 	need := int64(0)
 	if h, ok := m.lastHeld(nil, PlanCapture{Disk: disk}); ok {
 		need = s.Images[h.Ref.Name].Form.offset() + s.Versions[h.Ref.String()].Bytes
+		for _, o := range h.Over {
+			need = max(need, o.Offset+s.Versions[o.Ref.String()].Bytes)
+		}
 	}
 	t, _ := TailFor(disk.Bytes, m.tail(), need) // one that does not fit is not there
 	return t
@@ -101,7 +104,7 @@ func (m Machine) roomFor(p Plan, disk DiskID) error {
 	if short := p.Bytes() - disk.Bytes; short > 0 {
 		return fmt.Errorf("disk %s is %s too small for %s: %w", disk, exactly(short), p.Stack, ErrRefused)
 	}
-	if _, err := TailFor(disk.Bytes, m.tail(), p.Form.offset()+p.content()); err != nil {
+	if _, err := TailFor(disk.Bytes, m.tail(), p.need()); err != nil {
 		return fmt.Errorf("disk %s, %s: %w", disk, p.Stack, err)
 	}
 	return nil

@@ -23,7 +23,7 @@ var verbs = map[string]Verb{
 	"machine.forget": Forget{},
 	"machine.power":  PowerMachine{},
 	"image.rm":       RemoveImage{},
-	"stack.new":      NewStack{},
+	"stack.new":      PutStack{},
 	"stack.rm":       RemoveStack{},
 	"boot.queue":     Queue{},
 	"boot.capture":   QueueCapture{},

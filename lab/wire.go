@@ -2,6 +2,7 @@ package lab
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"carte/lab/chunk"
@@ -14,7 +15,12 @@ const (
 	PathReport   = "/v1/report"    // POST Report -> Reply; Authorization: Bearer KEY from here on
 	PathManifest = "/v1/manifest/" // GET + root -> chunk.Manifest, encoded; only roots of the agent's plan
 	PathChunks   = "/v1/chunks"    // POST ids, 32 bytes each -> frames in the same order; only chunks of the agent's plan
+	PathStage    = "/v1/stage"     // POST a second stage, at most MaxStage bytes -> nothing; iPXE loads it with the stack's kernel
 	PathGive     = "/v1/give"      // POST frames of chunks that a Reply asked for, at most MaxWanted -> nothing; others are not taken
+
+	// Of a shim, while its system runs.
+	PathOut  = "/v1/out"   // POST a tar of what /carte/out holds -> nothing; it is on the server's disk then
+	PathBack = "/v1/back/" // POST + image: a tar of what changed over it, deletions as in an OCI layer -> Kept
 
 	// Of an agent whose boot is a capture; see Captured.
 	PathLacks = "/v1/capture/lacks"    // POST ids -> those that are not stored, in that order
@@ -27,6 +33,7 @@ const (
 	MaxIDsSent      = 8192     // to PathLacks
 	MaxTaken        = 32 << 20 // bytes to PathTake
 	MaxManifestSent = 64 << 20 // bytes to PathKeep: a disk of 512 GiB
+	MaxStage        = 512 << 20
 )
 
 // Kept is what became of a capture. Same: the version had these bytes already.
@@ -65,6 +72,7 @@ const (
 	DoBoot    = "boot"    // write the disk, start the user's system
 	DoCapture = "capture" // read the disk, send what the server lacks of it, report without a boot
 	DoLocal   = "local"   // restart into the machine's own disk
+	DoRun     = "run"     // a shim's: its system runs, serve it
 	DoStop    = "stop"    // touch nothing, show Why on the machine's own console, and wait to be switched off
 )
 
@@ -80,10 +88,30 @@ type Orders struct {
 	Cmdline string   `json:"cmdline,omitempty"`
 	Disk    DiskID   `json:"disk"`
 	Writes  []Write  `json:"writes,omitempty"`
-	Base    Write    `json:"base,omitzero"`  // of a capture: what the disk is compared with; without one, only where the image begins
-	Had     []Write  `json:"had,omitempty"`  // what carte has written to the disk before, and where: chunks may be found there
-	Tail    DiskTail `json:"tail,omitzero"`  // carte's own end of the disk; empty: none
-	Grow    bool     `json:"grow,omitempty"` // the last partition and its file system take the room that the disk has
+	Base    Write    `json:"base,omitzero"`    // of a capture: what the disk is compared with; without one, only where the image begins
+	Had     []Write  `json:"had,omitempty"`    // what carte has written to the disk before, and where: chunks may be found there
+	Tail    DiskTail `json:"tail,omitzero"`    // carte's own end of the disk; empty: none
+	Grow    bool     `json:"grow,omitempty"`   // the last partition and its file system take the room that the disk has
+	Reset   Reset    `json:"reset,omitempty"`  // of a tree: how much of what lies there already is proven
+	Compose Compose  `json:"compose,omitzero"` // of a tree: how it is put together
+}
+
+// Compose says how a tree that lies on a disk becomes a running system.
+type Compose struct {
+	Scratch  Region            `json:"scratch,omitzero"`   // where its changes go; empty: to memory
+	Files    []TextFile        `json:"files,omitempty"`    // written into it before it starts
+	Given    []Clause          `json:"given,omitempty"`    // the clauses of the agreement
+	Params   map[string]string `json:"params,omitempty"`   // for what it runs, in the environment as CARTE_NAME
+	Fallback bool              `json:"fallback,omitempty"` // should kexec fail, the machine may restart: the server has the kernel
+}
+
+// Gives says whether a clause is given.
+func (c Compose) Gives(x Clause) bool { return slices.Contains(c.Given, x) }
+
+// A Region is a part of a disk, in bytes.
+type Region struct {
+	Offset int64 `json:"offset_bytes"`
+	Bytes  int64 `json:"bytes"`
 }
 
 // A Write is one image's place on the disk, in bytes.
@@ -92,6 +120,9 @@ type Write struct {
 	Root   chunk.ID `json:"root"`
 	Offset int64    `json:"offset_bytes"`
 	Bytes  int64    `json:"bytes"`
+	Form   Form     `json:"form,omitempty"`
+	Place  string   `json:"place,omitempty"` // of files: where they are mounted; empty: over the root
+	Back   bool     `json:"back,omitempty"`  // what is changed in it goes to PathBack
 }
 
 // A Report is what the agent says while it works, about once a second, and at every rung. Before the first changed byte
@@ -109,6 +140,7 @@ type Report struct {
 	Error    string   `json:"error,omitempty"`   // why the attempt ends
 	Fatal    bool     `json:"fatal,omitempty"`   // trying again would not help
 	Lines    []string `json:"lines,omitempty"`
+	Shim     bool     `json:"shim,omitempty"` // it is from the shim, and its lines are the user's system's: what it says after ::carte is heard
 }
 
 // A Reply answers a report.

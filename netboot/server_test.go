@@ -196,7 +196,7 @@ func newFlight(t *testing.T) *flight {
 		f.images = append(f.images, m)
 		say(t, f.lab,
 			lab.AddVersion{Version: lab.Version{Image: name, Root: m.Root(), Bytes: m.Size}, Kind: "system", Form: lab.FormDisk},
-			lab.NewStack{Name: name, Layers: []lab.Ref{{Name: name}}},
+			lab.PutStack{Stack: lab.Stack{Name: name, Layers: []lab.Ref{{Name: name}}}},
 			lab.AddMachine{Name: "vm-" + name, Virtual: &lab.Virtual{}},
 			lab.Queue{Machine: "vm-" + name, Stack: name})
 	}

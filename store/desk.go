@@ -34,7 +34,10 @@ var _ lab.Desk = (*Desk)(nil)
 // before that leaves nothing that anybody can see, and says so.
 func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress func(done int64)) (lab.Imported, error) {
 	begin := time.Now()
-	v := lab.AddVersion{Version: lab.Version{Image: i.Name, Message: lab.Clean(i.Message), Author: lab.Clean(i.Author)}, Kind: i.Kind, Form: i.Form}
+	v := lab.AddVersion{
+		Version: lab.Version{Image: i.Name, Message: lab.Clean(i.Message), Author: lab.Clean(i.Author), Offers: i.Offers, Place: i.Place},
+		Kind:    i.Kind, Form: i.Form, Dies: i.Dies, Owner: i.Owner,
+	}
 	trial := v
 	trial.Root, trial.Bytes = chunk.ID{1}, 1
 	if err := d.Lab.Check(trial); err != nil { // what can be refused before the bytes are read is

@@ -116,7 +116,7 @@ func TestDeskWarns(t *testing.T) {
 		kind  string
 		data  []byte
 		warns bool
-	}{{"system", noise(4096, 1), true}, {"system", noise(4096, 1), true}, {"machine", noise(512, 1), true}, {"project", noise(4096, 1), false}, {"system", loader, false}} {
+	}{{"system", noise(4096, 1), true}, {"system", noise(4096, 1), true}, {"system", noise(512, 1), true}, {"project", noise(4096, 1), false}, {"system", loader, false}} {
 		got, err := d.Import(t.Context(), bytes.NewReader(c.data), lab.Import{Name: "a-" + c.kind, Kind: c.kind, Form: lab.FormDisk}, nil)
 		if err != nil || len(got.Warnings) > 0 != c.warns {
 			t.Errorf("%s of %d bytes: %q, %v; want a warning: %v", c.kind, len(c.data), got.Warnings, err, c.warns)

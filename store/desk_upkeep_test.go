@@ -57,7 +57,7 @@ func TestDeskCollects(t *testing.T) {
 		t.Errorf("after a refused tree: %+v", got)
 	}
 	// A plan that waits refers to its version, whatever else does.
-	say(lab.AddMachine{Name: "vm-1", Virtual: &lab.Virtual{}}, lab.NewStack{Name: "deb", Layers: []lab.Ref{{Name: "deb"}}},
+	say(lab.AddMachine{Name: "vm-1", Virtual: &lab.Virtual{}}, lab.PutStack{Stack: lab.Stack{Name: "deb", Layers: []lab.Ref{{Name: "deb"}}}},
 		lab.Queue{Stack: "deb", Machine: "vm-1"}, lab.RemoveStack{Name: "deb"})
 	roots, err := d.referenced(t.Context())
 	if err != nil || !roots[v.Root] || !roots[w.Root] || len(roots) != 2 {

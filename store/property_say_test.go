@@ -16,7 +16,7 @@ func (w *world) say() error {
 		if _, busy := s.Active(m.ID); busy || w.IntN(3) == 0 {
 			return w.onward(s, m)
 		}
-		var v lab.Verb = lab.Queue{Machine: m.Label(), Stack: pick(w.Rand, "s-debian", "s-tree")}
+		var v lab.Verb = lab.Queue{Machine: m.Label(), Stack: pick(w.Rand, "s-debian", "s-tree", "s-live")}
 		switch q := s.QueueOf(m.ID); {
 		case len(q) > 0 && w.IntN(12) == 0:
 			v = lab.Stop{Boot: q[0].ID}
@@ -164,7 +164,7 @@ func (w *world) verb() lab.Verb {
 		v := lab.Version{Image: image, Root: w.root(), Bytes: pick[int64](w.Rand, 1<<20, 3<<20, 1<<40), Message: "a\xff\nb"}
 		return lab.AddVersion{Version: v, Kind: pick(w.Rand, "system", "system", "system", "user", "nope"), Form: form}
 	case 12, 13:
-		return lab.NewStack{Name: "s-" + image, Layers: []lab.Ref{{Name: image, Version: w.IntN(2)}}, Cmdline: pick(w.Rand, "", "quiet", "bad\xff")}
+		return lab.PutStack{Stack: lab.Stack{Name: "s-" + image, Layers: []lab.Ref{{Name: image, Version: w.IntN(2)}}, Cmdline: pick(w.Rand, "", "quiet", "bad\xff")}}
 	case 14:
 		return lab.RemoveStack{Name: "s-" + image}
 	case 15:

@@ -107,8 +107,10 @@ func (w *world) furnish() {
 		lab.AddMachine{Name: "metal", MACs: []string{"52:54:00:00:00:01"}},
 		lab.AddVersion{Version: lab.Version{Image: "debian", Root: w.root(), Bytes: 1 << 20}, Kind: "system", Form: lab.FormDisk},
 		lab.AddVersion{Version: lab.Version{Image: "tree", Root: w.root(), Bytes: 1 << 20}, Kind: "system", Form: lab.FormTree},
-		lab.NewStack{Name: "s-debian", Layers: []lab.Ref{{Name: "debian"}}},
-		lab.NewStack{Name: "s-tree", Layers: []lab.Ref{{Name: "tree"}}},
+		lab.AddVersion{Version: lab.Version{Image: "live", Root: w.root(), Bytes: 1 << 20}, Kind: "system", Form: lab.FormKernel},
+		lab.PutStack{Stack: lab.Stack{Name: "s-live", Layers: []lab.Ref{{Name: "live"}}}},
+		lab.PutStack{Stack: lab.Stack{Name: "s-debian", Layers: []lab.Ref{{Name: "debian"}}}},
+		lab.PutStack{Stack: lab.Stack{Name: "s-tree", Layers: []lab.Ref{{Name: "tree"}}}},
 	} {
 		w.l.Say(w.t.Context(), v) // the disk may be full
 	}

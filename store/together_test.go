@@ -37,7 +37,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	waiting := noise(3*chunk.Size, 90)
 	mustAdd(t, d, "waiting", waiting)
 	for _, v := range []lab.Verb{
-		lab.NewStack{Name: "s", Layers: []lab.Ref{{Name: "waiting"}}}, lab.AddMachine{Name: "vm-1", Virtual: &lab.Virtual{}},
+		lab.PutStack{Stack: lab.Stack{Name: "s", Layers: []lab.Ref{{Name: "waiting"}}}}, lab.AddMachine{Name: "vm-1", Virtual: &lab.Virtual{}},
 		lab.Queue{Stack: "s", Machine: "vm-1"}, lab.RemoveStack{Name: "s"},
 	} {
 		if _, err := d.Say(t.Context(), v); err != nil {

@@ -91,7 +91,7 @@ func (m *model) imageColumns() []column[lab.Image] {
 		words("VER", 4, 4, 1, func(i lab.Image) string { return fmt.Sprintf("v%d", i.Latest) }),
 		figures("SIZE", 8, 3, func(i lab.Image) string { return lab.Bytes(newest(i).Bytes) }),
 		figures("ON DISK", 8, 4, func(i lab.Image) string { return lab.Bytes(stored(i)) }),
-		words("RULE", 15, 15, 6, func(i lab.Image) string { return rule(i.Kind) }),
+		words("RULE", 15, 15, 6, func(i lab.Image) string { return m.rule(i.Kind) }),
 		words("USED BY", 8, 10, 5, func(i lab.Image) string {
 			if n := len(m.stacksOf(i.Name)); n > 0 {
 				return plural(n, "stack")
@@ -102,8 +102,8 @@ func (m *model) imageColumns() []column[lab.Image] {
 }
 
 // rule says in words what the contract of a kind does with versions.
-func rule(kind string) string {
-	k, err := lab.KindOf(kind)
+func (m *model) rule(kind string) string {
+	k, err := m.x.snap.KindOf(kind)
 	switch {
 	case err != nil:
 		return "?"

@@ -108,7 +108,7 @@ func TestCapture(t *testing.T) {
 	other := labtest.Metal(t, b, 1, 300<<20)
 	other.Again = true
 	labtest.On(t, other)
-	labtest.Say(t, b, lab.NewStack{Name: "one", Layers: []lab.Ref{v1.Ref()}}, lab.NewStack{Name: "two", Layers: []lab.Ref{v2.Ref()}})
+	labtest.Say(t, b, lab.PutStack{Stack: lab.Stack{Name: "one", Layers: []lab.Ref{v1.Ref()}}}, lab.PutStack{Stack: lab.Stack{Name: "two", Layers: []lab.Ref{v2.Ref()}}})
 	labtest.Over(t, b, labtest.Boot(t, b, "one", labtest.MetalName(1)))
 	two := labtest.Over(t, b, labtest.Boot(t, b, "two", labtest.MetalName(1)))
 	if two.State != lab.Done || two.Moved.Fetched > need {

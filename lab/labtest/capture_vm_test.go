@@ -20,7 +20,7 @@ func TestCaptureUnderQEMU(t *testing.T) {
 	b := labtest.New(t, netboot.Config{Payload: p})
 	vms := labtest.NewVMs(t, b)
 	v1 := labtest.Import(t, b, "deb", lab.FormDisk, formatted(t, 96<<20))
-	labtest.Say(t, b, lab.NewStack{Name: "one", Layers: []lab.Ref{v1.Ref()}, Until: lab.RungHandover})
+	labtest.Say(t, b, lab.PutStack{Stack: lab.Stack{Name: "one", Layers: []lab.Ref{v1.Ref()}, Until: lab.RungHandover}})
 	add := func(name string) lab.Machine {
 		return labtest.Say(t, b, lab.AddMachine{Name: name, Virtual: &lab.Virtual{DiskBytes: 1 << 30}}).Machines[0]
 	}
@@ -60,7 +60,7 @@ func TestCaptureUnderQEMU(t *testing.T) {
 	}
 
 	over(second, m2)
-	labtest.Say(t, b, lab.NewStack{Name: "two", Layers: []lab.Ref{v2.Ref()}, Until: lab.RungHandover})
+	labtest.Say(t, b, lab.PutStack{Stack: lab.Stack{Name: "two", Layers: []lab.Ref{v2.Ref()}, Until: lab.RungHandover}})
 	two := over(labtest.Boot(t, b, "two", "vm-2"), m2)
 	if two.Moved.Fetched > need || two.Moved.Fetched == 0 {
 		t.Errorf("v2 over v1 moved %+v, the difference is %d bytes", two.Moved, need)

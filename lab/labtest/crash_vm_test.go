@@ -91,7 +91,7 @@ func demo(t *testing.T, d lab.Desk) lab.Version {
 	if err != nil {
 		t.Fatal(err)
 	}
-	labtest.Say(t, d, lab.NewStack{Name: "demo", Layers: []lab.Ref{{Name: "demo"}}})
+	labtest.Say(t, d, lab.PutStack{Stack: lab.Stack{Name: "demo", Layers: []lab.Ref{{Name: "demo"}}}})
 	return im.Version
 }
 

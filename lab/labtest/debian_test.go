@@ -46,7 +46,7 @@ func TestDebian(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%s: %s, %s in %.1f s", im.Version.Ref(), im.Version.Found, lab.Bytes(im.New), im.Seconds)
-	labtest.Say(t, b, lab.NewStack{Name: "debian", Layers: []lab.Ref{{Name: "debian"}}})
+	labtest.Say(t, b, lab.PutStack{Stack: lab.Stack{Name: "debian", Layers: []lab.Ref{{Name: "debian"}}}})
 	for _, firmware := range []lab.Firmware{lab.BIOS, lab.UEFI} {
 		t.Run(string(firmware), func(t *testing.T) {
 			name := "vm-" + string(firmware)

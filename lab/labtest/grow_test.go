@@ -23,7 +23,7 @@ func TestTailAndGrow(t *testing.T) {
 	b := labtest.New(t, netboot.Config{Payload: p})
 	vms := labtest.NewVMs(t, b)
 	v := labtest.Import(t, b, "data", lab.FormDisk, partitioned(t, 32<<20))
-	labtest.Say(t, b, lab.NewStack{Name: "grown", Layers: []lab.Ref{{Name: "data"}}, Until: lab.RungHandover, Grow: true})
+	labtest.Say(t, b, lab.PutStack{Stack: lab.Stack{Name: "grown", Layers: []lab.Ref{{Name: "data"}}, Until: lab.RungHandover, Grow: true}})
 	m := labtest.Say(t, b, lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{DiskBytes: 2 << 30}}).Machines[0]
 	disk, tail := vms.Disk(m), lab.TailOf(2<<30, lab.TailDefault)
 

@@ -23,11 +23,12 @@ var table = []row{
 	{"carte/lab/chunk", nil, "chunks are pure over io.Reader"},
 	{"carte/lab/ext4", []string{"carte/lab"}, "blocks of a file system, out"},
 	{"carte/lab/layout", nil, "bytes of a disk in, bytes and places out"},
+	{"carte/lab/text", []string{"carte/lab"}, "stacks, kinds and manifests as people write them"},
 	{"carte/lab/remote", []string{"carte/lab", "carte/lab/chunk"}, "the same verbs, over a socket"},
 	{"carte/lab/labtest", []string{"…"}, "tests put everything together"},
 	{"carte/lab", []string{"carte/lab/chunk"}, "the model knows no technology"},
-	{"carte/store/media", []string{"carte/lab", "carte/lab/chunk", "carte/lab/ext4", "carte/lab/layout"}, "formats know no lab"},
-	{"carte/store", []string{"carte/lab", "carte/lab/chunk", "carte/lab/layout", "carte/store/media"}, "what survives a restart"},
+	{"carte/store/media", []string{"carte/lab", "carte/lab/chunk", "carte/lab/ext4", "carte/lab/layout", "carte/lab/text"}, "formats know no lab"},
+	{"carte/store", []string{"carte/lab", "carte/lab/chunk", "carte/lab/ext4", "carte/lab/layout", "carte/lab/text", "carte/store/media"}, "what survives a restart"},
 	{"carte/netboot/payload", nil, "bytes to boot"},
 	{"carte/netboot/qemu", []string{"carte/lab"}, "a virtual machine as a process"},
 	{"carte/netboot/power", []string{"carte/lab", "carte/netboot/qemu"}, "switches machines"},
@@ -39,8 +40,8 @@ var table = []row{
 	{"carte/tui/cell", []string{"carte/lab"}, "cells of the screen"},
 	{"carte/tui/action", []string{"carte/lab"}, "the one table of actions"},
 	{"carte/tui/folder", []string{"carte/lab"}, "a folder as a tar"},
-	{"carte/tui/cli", []string{"carte/lab", "carte/lab/remote", "carte/tui/action", "carte/tui/folder"}, "the command line from the same table"},
-	{"carte/tui", []string{"carte/lab", "carte/tui/action", "carte/tui/cell", "carte/tui/folder", "carte/tui/quiet"}, "the screen keeps no data"},
+	{"carte/tui/cli", []string{"carte/lab", "carte/lab/remote", "carte/lab/text", "carte/tui/action", "carte/tui/folder"}, "the command line from the same table"},
+	{"carte/tui", []string{"carte/lab", "carte/lab/text", "carte/tui/action", "carte/tui/cell", "carte/tui/folder", "carte/tui/quiet"}, "the screen keeps no data"},
 	{"carte", []string{"…"}, "wiring"},
 }
 
@@ -61,7 +62,8 @@ var homes = map[string][]string{
 	"github.com/vishvananda/netlink":    {"carte/agent", "carte/netboot"},
 	"go.universe.tf/netboot":            {"carte/netboot/payload"},
 	"github.com/gokrazy/kernel.amd64":   {"carte/netboot/payload"},
-	"github.com/pelletier/go-toml":      {"carte/tui/cli"},
+	"github.com/pelletier/go-toml":      {"carte/tui/cli", "carte/lab/text"},
+	"github.com/hanwen/go-fuse":        {"carte/agent"},
 }
 
 func TestImports(t *testing.T) {

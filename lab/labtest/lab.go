@@ -219,7 +219,7 @@ func Import(t testing.TB, d lab.Desk, name string, form lab.Form, data []byte) l
 		t.Fatal(err)
 	}
 	if _, ok := s.Stacks[name]; !ok {
-		Say(t, d, lab.NewStack{Name: name, Layers: []lab.Ref{{Name: name}}})
+		Say(t, d, lab.PutStack{Stack: lab.Stack{Name: name, Layers: []lab.Ref{{Name: name}}}})
 	}
 	return im.Version
 }

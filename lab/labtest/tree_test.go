@@ -90,7 +90,7 @@ func TestBusyboxTree(t *testing.T) {
 		return im
 	}
 	first := load()
-	labtest.Say(t, b, lab.NewStack{Name: "busybox", Layers: []lab.Ref{{Name: "busybox"}}})
+	labtest.Say(t, b, lab.PutStack{Stack: lab.Stack{Name: "busybox", Layers: []lab.Ref{{Name: "busybox"}}}})
 	m := labtest.Say(t, b, lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{DiskBytes: 1 << 30}}).Machines[0]
 	boot := func(im lab.Imported) lab.Moved {
 		x := labtest.Over(t, b, labtest.Boot(t, b, "busybox", "vm"))

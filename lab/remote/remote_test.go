@@ -197,7 +197,7 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 		{lab.SetMachine{Machine: "vm-1"}, lab.ErrInvalid, "E-INVALID"},
 		{lab.PowerMachine{Machine: "vm-1", Want: "up"}, lab.ErrInvalid, "E-INVALID"},
 		{lab.RemoveImage{Ref: lab.Ref{Name: "x"}}, lab.ErrNotFound, "E-NOT-FOUND"},
-		{lab.NewStack{Name: "x"}, lab.ErrInvalid, "E-INVALID"},
+		{lab.PutStack{Stack: lab.Stack{Name: "x"}}, lab.ErrInvalid, "E-INVALID"},
 		{lab.RemoveStack{Name: "x"}, lab.ErrNotFound, "E-NOT-FOUND"},
 		{lab.Queue{Machine: "vm-1", Stack: "x"}, lab.ErrNotFound, "E-NOT-FOUND"},
 		{lab.Stop{Boot: 1}, lab.ErrNotFound, "E-NOT-FOUND"},

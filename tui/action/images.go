@@ -91,7 +91,7 @@ var images = []Action{
 			return command("carte", "stack", "new", or(t.Text, "NAME"), "--system", imageWord(t))
 		},
 		Verb: func(t Target) (lab.Verb, error) {
-			return lab.NewStack{Name: t.Text, Layers: []lab.Ref{ref(t)}}, nil
+			return lab.PutStack{Stack: lab.Stack{Name: t.Text, Layers: []lab.Ref{ref(t)}}}, nil
 		},
 	},
 }
@@ -118,7 +118,7 @@ var stacks = []Action{
 			if err != nil {
 				return nil, err
 			}
-			return lab.NewStack{Name: words[0], Layers: []lab.Ref{r}}, nil
+			return lab.PutStack{Stack: lab.Stack{Name: words[0], Layers: []lab.Ref{r}}}, nil
 		},
 	},
 	{

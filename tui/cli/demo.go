@@ -121,7 +121,7 @@ func (c *call) demoBoot(ctx context.Context, d lab.Desk, o demoOptions) (machine
 		return "", 0, err
 	}
 	if _, ok := s.Stacks[demoName]; !ok {
-		if _, err := d.Say(ctx, lab.NewStack{Name: demoName, Layers: []lab.Ref{{Name: demoName}}}); err != nil {
+		if _, err := d.Say(ctx, lab.PutStack{Stack: lab.Stack{Name: demoName, Layers: []lab.Ref{{Name: demoName}}}}); err != nil {
 			return "", 0, err
 		}
 	}

@@ -47,7 +47,7 @@ func (c *call) stackCommands() []entry {
 				f.StringVar(&until, "until", "", "what ends a boot: handover (for a system that carte cannot hear), run (its first sign of life) or collect (when it says done)")
 			},
 			run: func(ctx context.Context, args []string) error {
-				v := lab.NewStack{Name: args[0], Cmdline: cmdline, Until: lab.Rung(until), Grow: grow}
+				v := lab.PutStack{Stack: lab.Stack{Name: args[0], Cmdline: cmdline, Until: lab.Rung(until), Grow: grow}}
 				if len(system) == 0 {
 					return fmt.Errorf("stack %s of what? --system IMAGE: %w", args[0], lab.ErrInvalid)
 				}

@@ -1,0 +1,406 @@
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"carte/lab/chunk"
+)
+
+// Start is how the user's system starts.
+type Start string
+
+const (
+	StartDisk    Start = "disk"    // the firmware starts what is on the disk
+	StartPivot   Start = "pivot"   // the agent hands its own kernel over to the tree's init
+	StartKexec   Start = "kexec"   // the agent replaces its own kernel by the stack's
+	StartNetboot Start = "netboot" // the machine restarts, and iPXE loads the stack's kernel from the server
+	StartMemory  Start = "memory"  // iPXE loads a kernel image and nothing else: no disk, no agent
+	StartLay     Start = "lay"     // nothing: the disk is made equal to the plan, and that is all
+	StartCapture Start = "capture" // nothing: the disk is read, and the machine goes on as if nothing had been queued
+)
+
+// Upper is where a tree's changes go.
+type Upper string
+
+const (
+	UpperMemory Upper = "memory" // gone with the power
+	UpperDisk   Upper = "disk"   // on carte-scratch, made anew for every boot
+)
+
+// Reset is how much of what lies on the disk is proven before a tree starts, where carte has laid the same there before and
+// has proven it then. What the user's system changed is dropped in any case.
+type Reset string
+
+const (
+	ResetAlways  Reset = "always"  // every byte
+	ResetSampled Reset = "sampled" // one chunk in sixteen, others at every boot
+	ResetTrust   Reset = "trust"   // none: nothing of carte's has written there since
+)
+
+// A Plan is a stack resolved for one machine: exact versions and bytes. Equal digests mean equal bytes.
+type Plan struct {
+	Stack   string            `json:"stack"`  // its name; "capture IMAGE", which no stack is called, for a capture
+	Form    Form              `json:"form"`   // of the system: disk, tree, or kernel for one that runs in memory
+	Layers  []PlanLayer       `json:"layers"` // the system first, then what lies over it; the last wins
+	Start   Start             `json:"start"`
+	Auto    bool              `json:"auto_start,omitempty"` // the lab chose Start, and may choose again
+	Until   Rung              `json:"until"`                // the rung that ends the boot: run, or collect when the system says itself that it is done
+	Cmdline string            `json:"cmdline,omitempty"`    // with its parameters filled in
+	Params  map[string]string `json:"params,omitempty"`
+	Grow    bool              `json:"grow,omitempty"`
+	Upper   Upper             `json:"upper,omitempty"`   // of a tree
+	Reset   Reset             `json:"reset,omitempty"`   // of a tree: how much of what lies on the disk is proven before the start
+	Files   []TextFile        `json:"files,omitempty"`   // with the machine's values filled in
+	Agreed  []Agreed          `json:"agreed,omitempty"`  // what was asked for, and what the boot has
+	Capture *PlanCapture      `json:"capture,omitempty"` // what the boot makes a version of; it has no layers then
+	Digest  chunk.ID          `json:"digest"`
+}
+
+// A PlanLayer is one exact version.
+type PlanLayer struct {
+	Ref   Ref      `json:"ref"`
+	Kind  string   `json:"kind"`
+	Form  Form     `json:"form"`
+	Root  chunk.ID `json:"root"`
+	Bytes int64    `json:"bytes"`
+	Place string   `json:"place,omitempty"` // of files: where they are mounted; empty: over the root
+	Back  bool     `json:"back,omitempty"`  // what the boot changes in it becomes its next version
+}
+
+// Where a tree lies: in a partition of its own, which begins TreeOffset bytes into the disk. Every other layer has its own
+// partition behind it, at the next multiple of LayerUnit; then carte-scratch; and TreeTail bytes are kept behind all for the
+// copy of the partition table.
+const (
+	TreeOffset = 1 << 20
+	TreeTail   = 1 << 20
+	LayerUnit  = 1 << 20
+
+	ScratchLeast = 256 << 20 // a smaller carte-scratch is not worth having
+)
+
+// Places returns where on the disk each layer begins, and the first byte behind all of them; nothing for a plan that lays
+// nothing.
+func (p Plan) Places() (at []int64, end int64) {
+	if p.Start == StartMemory || p.Capture != nil {
+		return make([]int64, len(p.Layers)), 0
+	}
+	end = p.Form.offset()
+	for _, l := range p.Layers {
+		end += (LayerUnit - end%LayerUnit) % LayerUnit
+		at = append(at, end)
+		end += l.Bytes
+	}
+	return at, end
+}
+
+// need is how far into the disk the plan reaches.
+func (p Plan) need() int64 {
+	_, end := p.Places()
+	if end > 0 && p.Form == FormTree && p.Upper == UpperDisk {
+		end += ScratchLeast + LayerUnit
+	}
+	return end
+}
+
+// scratch is where the changes of the plan's tree go on a disk of so many bytes that has this tail.
+func (p Plan) scratch(disk int64, tail DiskTail) Region {
+	_, at := p.Places()
+	at += (LayerUnit - at%LayerUnit) % LayerUnit
+	end := disk - TreeTail
+	if !tail.None() {
+		end = tail.Offset
+	}
+	end -= end % LayerUnit
+	if p.Upper != UpperDisk || end-at < ScratchLeast {
+		return Region{}
+	}
+	return Region{at, end - at}
+}
+
+// Bytes is the room that the plan needs on a disk.
+func (p Plan) Bytes() int64 {
+	if p.Form == FormTree && p.need() > 0 {
+		return p.need() + TreeTail
+	}
+	return p.need()
+}
+
+// Resolve turns a stack into a plan for no machine in particular: floating layers take the newest version there is now.
+func (s Snapshot) Resolve(stack string) (Plan, error) { return s.ResolveOn(stack, Machine{}, nil) }
+
+// ResolveOn turns a stack into a plan for a machine, with values for its parameters.
+func (s Snapshot) ResolveOn(stack string, m Machine, set map[string]string) (Plan, error) {
+	st, ok := s.Stacks[stack]
+	if !ok {
+		var names []string
+		for _, x := range s.SortedStacks() {
+			names = append(names, x.Name)
+		}
+		return Plan{}, fmt.Errorf("stack %q: %w%s", stack, ErrNotFound, among("; there are ", names))
+	}
+	p, err := s.Plan(st, m, set)
+	if err != nil {
+		return Plan{}, fmt.Errorf("stack %s: %w", st.Name, err)
+	}
+	return p, nil
+}
+
+// Plan resolves a stack that need not be written down.
+func (s Snapshot) Plan(st Stack, m Machine, set map[string]string) (p Plan, err error) {
+	p = Plan{Stack: st.Name, Grow: st.Grow, Upper: st.Upper, Reset: st.Reset, Start: st.Start, Auto: st.Start == "", Until: st.Until}
+	if p.Layers, err = s.planLayers(st, m); err != nil {
+		return p, err
+	}
+	if p.Form, err = systemForm(p.Layers); err != nil {
+		return p, err
+	}
+	if p.Agreed, err = agree(p.Form, st.Asks, s.offerings(p.Layers)); err != nil {
+		return p, err
+	}
+	if p.Params, err = fillParams(st.Params, set); err != nil {
+		return p, err
+	}
+	if p.Cmdline, err = expand(st.Cmdline, p.Params, nil); err != nil {
+		return p, fmt.Errorf("command line: %w", err)
+	}
+	for _, f := range st.Files {
+		if f.Text, err = expand(f.Text, p.Params, m.values()); err != nil {
+			return p, fmt.Errorf("file %s: %w", f.Path, err)
+		}
+		p.Files = append(p.Files, f)
+	}
+	if err := p.settleStart(m); err != nil {
+		return p, err
+	}
+	plain := p
+	if plain.Auto {
+		plain.Start = ""
+	}
+	text, err := json.Marshal(plain)
+	if err != nil {
+		return p, err
+	}
+	p.Digest = chunk.Sum(text)
+	return p, nil
+}
+
+// planLayers finds the version of every layer, and puts those that join by themselves behind them.
+func (s Snapshot) planLayers(st Stack, m Machine) (all []PlanLayer, err error) {
+	refs := slices.Clone(st.Layers)
+	for _, name := range slices.Sorted(maps.Keys(s.Images)) {
+		if im := s.Images[name]; im.Owner != "" && im.Owner == m.Name && !slices.ContainsFunc(refs, func(r Ref) bool { return r.Name == name }) {
+			refs = append(refs, Ref{Name: name})
+		}
+	}
+	for _, ref := range refs {
+		v, err := s.Version(ref)
+		if err != nil {
+			return nil, err
+		}
+		im := s.Images[v.Image]
+		k, err := s.KindOf(im.Kind)
+		if err != nil {
+			return nil, err
+		}
+		if im.Owner != "" && m.ID != 0 && im.Owner != m.Name {
+			return nil, k.broken(ClauseJoins, "image %s is %s's; it joins the stacks of that machine, and is given to no other", im.Name, im.Owner)
+		}
+		l := PlanLayer{Ref: v.Ref(), Kind: im.Kind, Form: im.Form, Root: v.Root, Bytes: v.Bytes}
+		if l.Form == FormFiles {
+			if l.Place = or(v.Place, places[im.Kind]); l.Place == "/" {
+				l.Place = ""
+			}
+		}
+		l.Back = l.Place != "" && (k.WrittenBack == "always" || k.WrittenBack == "changed") || k.WrittenBack == "request" && slices.Contains(st.Keep, im.Name)
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// places says where files of a kind are mounted when they do not say it themselves.
+var places = map[string]string{"project": ProjectPlace}
+
+// Where a project lies in the user's system, and where it leaves what is to be taken home.
+const (
+	ProjectPlace = "/carte/project"
+	OutPlace     = "/carte/out"
+)
+
+// systemForm finds the one layer that is the system, which comes first, and refuses what does not go together.
+func systemForm(layers []PlanLayer) (Form, error) {
+	var count = map[Form]int{}
+	for _, l := range layers {
+		count[l.Form]++
+	}
+	roots := count[FormDisk] + count[FormTree]
+	switch {
+	case len(layers) == 0:
+		return "", fmt.Errorf("it has no images: %w", ErrInvalid)
+	case roots > 1:
+		return "", fmt.Errorf("it has %d systems, and a machine runs one; what lies over a tree has the form files or kernel: %w", roots, ErrRefused)
+	case count[FormKernel] > 1:
+		return "", fmt.Errorf("it has %d kernels, and a machine runs one: %w", count[FormKernel], ErrRefused)
+	case roots == 0 && count[FormKernel] == 0:
+		return "", fmt.Errorf("it has no system: an image of the form disk or tree, or a kernel that runs in memory: %w", ErrRefused)
+	case roots == 0 && len(layers) > 1:
+		return "", fmt.Errorf("it has a kernel and no tree; a kernel that runs in memory comes alone: %w", ErrRefused)
+	case count[FormDisk] == 1 && len(layers) > 1:
+		return "", fmt.Errorf("%s is a whole disk, and nothing can be laid over one; a tree can have layers: %w", layers[0].Ref, ErrRefused)
+	case roots == 1 && layers[0].Form != FormDisk && layers[0].Form != FormTree:
+		return "", fmt.Errorf("the system comes first, and %s is %s: %w", layers[0].Ref, layers[0].Form, ErrRefused)
+	}
+	return layers[0].Form, nil
+}
+
+func (s Snapshot) offerings(layers []PlanLayer) (all []offering) {
+	for _, l := range layers {
+		v := s.Versions[l.Ref.String()]
+		terms := v.Offers
+		if terms == nil {
+			terms = offered[l.Form]
+		}
+		if v.Offers == nil && v.Inside.Run && l.Place == ProjectPlace {
+			terms = Terms{Autostart: Optional}
+		}
+		all = append(all, offering{l.Ref, l.Form, terms})
+	}
+	return all
+}
+
+// Kernel returns the layer that is the plan's kernel.
+func (p Plan) Kernel() (l PlanLayer, ok bool) {
+	i := slices.IndexFunc(p.Layers, func(l PlanLayer) bool { return l.Form == FormKernel })
+	if i < 0 {
+		return PlanLayer{}, false
+	}
+	return p.Layers[i], true
+}
+
+// settleStart fills in what the stack left open, and refuses a start that its images do not allow.
+func (p *Plan) settleStart(m Machine) error {
+	kernel, own := p.Kernel()
+	can := []Start{StartDisk}
+	switch {
+	case p.Form == FormKernel:
+		can = []Start{StartMemory}
+	case p.Form == FormTree && own:
+		can = []Start{StartKexec, StartNetboot}
+		if m.Kexec.Failed != "" {
+			can = []Start{StartNetboot, StartKexec}
+		}
+	case p.Form == FormTree:
+		can = []Start{StartPivot}
+	}
+	switch {
+	case p.Auto:
+		p.Start = can[0]
+	case p.Start == StartPivot && own:
+		return fmt.Errorf("it starts by pivot, which is carte's own kernel, and has the kernel %s: take one of them out: %w", kernel.Ref, ErrRefused)
+	case !slices.Contains(can, p.Start):
+		return fmt.Errorf("a system of the form %s%s cannot start by %s%s: %w", p.Form, map[bool]string{true: " with a kernel"}[own], p.Start, among("; it can by ", starts(can)), ErrRefused)
+	}
+	if p.Form == FormTree {
+		p.Upper = Upper(or(string(p.Upper), string(UpperMemory)))
+		p.Reset = Reset(or(string(p.Reset), string(ResetAlways)))
+		if p.Gives(Sealed) {
+			p.Reset = ResetAlways
+		}
+	}
+	p.Until = or(p.Until, map[bool]Rung{true: RungCollect, false: RungRun}[p.Form == FormTree])
+	return nil
+}
+
+func starts(all []Start) (words []string) {
+	for _, x := range all {
+		words = append(words, string(x))
+	}
+	return words
+}
+
+// maxParam is the most bytes that a parameter's value has.
+const maxParam = 256
+
+// fillParams puts a boot's values in the place of a stack's.
+func fillParams(have, set map[string]string) (map[string]string, error) {
+	all := maps.Clone(have)
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		if _, ok := have[name]; !ok {
+			return nil, fmt.Errorf("it has no parameter %q%s: %w", name, among("; it has ", slices.Sorted(maps.Keys(have))), ErrInvalid)
+		}
+		all[name] = set[name]
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if err := errors.Join(checkName("parameter", name), checkParam(name, all[name])); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func checkParam(name, value string) error {
+	if len(value) > maxParam || strings.ContainsAny(value, " \t\"{}") || firstControl(value) >= 0 {
+		return fmt.Errorf("parameter %s: %.40q has more than %d bytes, or a blank, a quote or a brace in it: %w", name, value, maxParam, ErrInvalid)
+	}
+	return nil
+}
+
+// expand fills in {name}. A name that is neither a parameter nor a value is an error; {{ is a brace.
+func expand(text string, params, values map[string]string) (string, error) {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(text, "{")
+		b.WriteString(before)
+		if !found {
+			return b.String(), nil
+		}
+		if strings.HasPrefix(rest, "{") {
+			b.WriteByte('{')
+			text = rest[1:]
+			continue
+		}
+		name, after, closed := strings.Cut(rest, "}")
+		value, ok := params[name]
+		if !ok {
+			value, ok = values[name]
+		}
+		if !closed || !ok {
+			names := append(slices.Sorted(maps.Keys(params)), slices.Sorted(maps.Keys(values))...)
+			return "", fmt.Errorf("{%.20s} is no parameter%s; write {{ for a brace: %w", name, among("; there are ", names), ErrInvalid)
+		}
+		b.WriteString(value)
+		text = after
+	}
+}
+
+// values are what a rendered file may say of its machine.
+func (m Machine) values() map[string]string {
+	v := map[string]string{"machine": m.Label(), "mac": ""}
+	if len(m.MACs) > 0 {
+		v["mac"] = string(m.MACs[0])
+	}
+	return v
+}
+
+// chooseStart chooses again, where the stack left it to the lab, by what is known of the machine now.
+func (p *Plan) chooseStart(m Machine) {
+	if _, own := p.Kernel(); !p.Auto || p.Form != FormTree || !own {
+		return
+	}
+	if p.Start = StartKexec; m.Kexec.Failed != "" {
+		p.Start = StartNetboot
+	}
+}
+
+// madeFor refuses another machine than the one that the plan was made for, where that would not be the same plan.
+func (p Plan) madeFor(m, was Machine) error {
+	joined := slices.ContainsFunc(p.Layers, func(l PlanLayer) bool { return l.Kind == "machine" })
+	if m.ID == was.ID || !joined && len(p.Files) == 0 {
+		return nil
+	}
+	return fmt.Errorf("its plan was made for %s; stop it, and boot %s on %s: %w", was.Label(), p.Stack, m.Label(), ErrRefused)
+}
