@@ -1,0 +1,102 @@
+package lab
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"carte/lab/chunk"
+)
+
+// Grade is how much a remark weighs.
+type Grade string
+
+const (
+	GradeGood Grade = "good" // told because somebody may ask
+	GradeWarn Grade = "warn" // it would start, and perhaps not do what was meant
+	GradeStop Grade = "stop" // it would be refused, or could not start
+)
+
+// A Remark is one thing that was found about a stack.
+type Remark struct {
+	Code   string `json:"code"` // stable, for scripts: E-… for a stop, W-… for a warning, I-… for what is good
+	Grade  Grade  `json:"grade"`
+	Text   string `json:"text"`
+	Fix    string `json:"fix,omitempty"`    // a command, or what to write
+	Edited *Stack `json:"edited,omitempty"` // the stack after the fix, where it can be made without asking
+}
+
+// Judged is what can be said of a stack without touching a machine.
+type Judged struct {
+	Stack       string          `json:"stack"`
+	Fingerprint string          `json:"fingerprint,omitempty"` // carte:7f3a-91c2-55e0; the same: the same bytes. Empty: it cannot be resolved
+	OK          bool            `json:"ok"`                    // nothing stops it, on no machine in particular
+	Layers      []PlanLayer     `json:"layers,omitempty"`      // resolved, those of a machine left out
+	Agreed      []Agreed        `json:"agreed,omitempty"`
+	Remarks     []Remark        `json:"remarks"`
+	Machines    []JudgedMachine `json:"machines"` // the adopted ones, by name
+}
+
+// JudgedMachine is what can be said of a stack on one machine.
+type JudgedMachine struct {
+	Machine   string   `json:"machine"`
+	OK        bool     `json:"ok"`
+	Start     Start    `json:"start,omitempty"`
+	Disk      DiskID   `json:"disk,omitzero"`        // that it would be laid on
+	Needs     int64    `json:"needs_bytes"`          // of that disk
+	Moves     int64    `json:"moves_bytes"`          // at the most, to make the disk equal to the stack
+	Ready     float64  `json:"ready_seconds"`        // from the queue to the user's system; 0: not known yet
+	ReadyFrom string   `json:"ready_from,omitempty"` // what that is taken from, in words
+	Remarks   []Remark `json:"remarks"`
+}
+
+// Fingerprint is a short name for what a plan would run, on whichever machine: carte:7f3a-91c2-55e0. Equal fingerprints mean
+// equal bytes: the same versions in the same places, the same kernel line, parameters, files and clauses. What joins by
+// itself is the machine's, and no part of it; nor are the names of stack and images, and how its kernel is brought to start.
+func (p Plan) Fingerprint() string {
+	same := p
+	same.Stack, same.Digest, same.Agreed, same.Layers = "", chunk.ID{}, nil, nil
+	if same.Auto {
+		same.Start = ""
+	}
+	for _, l := range p.Layers {
+		if l.Kind != "machine" {
+			same.Layers = append(same.Layers, PlanLayer{Form: l.Form, Root: l.Root, Bytes: l.Bytes, Place: l.Place, Back: l.Back})
+		}
+	}
+	for _, a := range p.Agreed {
+		same.Agreed = append(same.Agreed, Agreed{Clause: a.Clause, Need: a.Need, Given: a.Given})
+	}
+	text, err := json.Marshal(same)
+	if err != nil {
+		panic(fmt.Sprintf("BUG: a plan that is no JSON: %v", err))
+	}
+	sum := chunk.Sum(text)
+	h := hex.EncodeToString(sum[:6])
+	return "carte:" + h[:4] + "-" + h[4:8] + "-" + h[8:]
+}
+
+// FingerprintOf resolves a stack for no machine and says what it would run.
+func (s Snapshot) FingerprintOf(st Stack) (string, error) {
+	p, err := s.Plan(st, Machine{}, nil)
+	if err != nil {
+		return "", err
+	}
+	return p.Fingerprint(), nil
+}
+
+// Judge says what is good, odd and impossible about a stack, which need not be written down, on every adopted machine. paths
+// lists the files of a layer, sorted, directories left out; nil, or an error for a layer: then nothing is said of paths.
+func (s Snapshot) Judge(st Stack, paths func(PlanLayer) ([]string, error)) Judged {
+	j := Judged{Stack: st.Name, OK: true, Remarks: []Remark{}, Machines: []JudgedMachine{}}
+	p, err := s.Plan(st, Machine{}, nil)
+	if err != nil {
+		j.OK = false
+		j.Remarks = append(j.Remarks, Remark{Code: "E-STACK", Grade: GradeStop, Text: reason(err)})
+		return j
+	}
+	j.Fingerprint, j.Layers, j.Agreed = p.Fingerprint(), slices.Clone(p.Layers), p.Agreed
+	_ = paths
+	return j
+}
