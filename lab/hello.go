@@ -14,11 +14,10 @@ func (l *Lab) Claim(ctx context.Context, c Claim) (o Orders, err error) {
 		if err != nil {
 			return err
 		}
-		c.Inventory.tidy()
-		c.Inventory.At = d.at
-		m.Inventory = &c.Inventory
-		if m.UUID == "" {
-			m.UUID = c.Inventory.UUID
+		if c.Inventory.tidy(); c.Inventory.Looked() || m.Inventory == nil {
+			c.Inventory.At = d.at
+			m.Inventory = &c.Inventory
+			m.UUID = or(m.UUID, c.Inventory.UUID)
 		}
 		d.put(m)
 		d.cards(m)

@@ -33,3 +33,6 @@ func (inv *Inventory) tidy() {
 
 // word is a clean text of at most 256 bytes.
 func word(s string) string { return cut(Clean(s), 256) }
+
+// Looked says that somebody looked at the machine: an agent does, a shim that claims a boot which runs already does not.
+func (v Inventory) Looked() bool { return v.Firmware != "" || len(v.Disks)+len(v.NICs) > 0 }

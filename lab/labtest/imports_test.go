@@ -63,7 +63,7 @@ var homes = map[string][]string{
 	"go.universe.tf/netboot":            {"carte/netboot/payload"},
 	"github.com/gokrazy/kernel.amd64":   {"carte/netboot/payload"},
 	"github.com/pelletier/go-toml":      {"carte/tui/cli", "carte/lab/text"},
-	"github.com/hanwen/go-fuse":        {"carte/agent"},
+	"github.com/hanwen/go-fuse":         {"carte/agent"},
 }
 
 func TestImports(t *testing.T) {
