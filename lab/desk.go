@@ -23,6 +23,15 @@ type Desk interface {
 	Collect(ctx context.Context, dry bool) (Collected, error)
 	// Fsck hashes every chunk in the store again, and mends what a good copy allows. What is damaged is no error of it.
 	Fsck(ctx context.Context, progress func(done, of int64)) (Fscked, error)
+	// Judge checks a stack, which need not be written down, by itself and for every adopted machine.
+	Judge(ctx context.Context, st Stack) (Judged, error)
+	// Results writes what a boot left in /carte/out, as a tar archive. lab.ErrNotFound: it left nothing.
+	Results(ctx context.Context, boot int64, w io.Writer) error
+	// ExportStack writes a stack as "bundle", which ImportStack takes in another lab, or as "disk", which boots without
+	// carte. Progress is told in bytes; of is 0 while nobody knows how many there will be.
+	ExportStack(ctx context.Context, name, as string, w io.Writer, progress func(done, of int64)) error
+	// ImportStack reads a bundle to its end: its versions first, then the stack. Progress is told in bytes of r.
+	ImportStack(ctx context.Context, r io.Reader, progress func(done int64)) (Changed, error)
 	// Doctor looks at what the lab needs from the machine it runs on.
 	Doctor(ctx context.Context) ([]Finding, error)
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"time"
 
 	"carte/lab"
 )
@@ -23,11 +24,39 @@ func (c *Client) Import(ctx context.Context, r io.Reader, i lab.Import, progress
 	if i.Size != 0 {
 		q.Set("size", strconv.FormatInt(i.Size, 10))
 	}
+	if i.Place != "" {
+		q.Set("place", i.Place)
+	}
+	if i.Owner != "" {
+		q.Set("owner", i.Owner)
+	}
+	if !i.Dies.IsZero() {
+		q.Set("dies", i.Dies.UTC().Format(time.RFC3339Nano))
+	}
+	if i.Offers != nil {
+		text, err := json.Marshal(i.Offers)
+		if err != nil {
+			return lab.Imported{}, err
+		}
+		q.Set("offers", string(text))
+	}
 	return c.upload(ctx, "/image/import", q, r, progress)
 }
 
 // upload sends what becomes a version.
 func (c *Client) upload(ctx context.Context, path string, q url.Values, body io.Reader, progress func(done int64)) (lab.Imported, error) {
+	last, err := c.deliver(ctx, path, q, body, progress)
+	switch {
+	case err != nil:
+		return lab.Imported{}, err
+	case last.Imported == nil:
+		return lab.Imported{}, c.lost(ctx, errCut)
+	}
+	return *last.Imported, nil
+}
+
+// deliver sends body, and returns the last line of the answer.
+func (c *Client) deliver(ctx context.Context, path string, q url.Values, body io.Reader, progress func(done int64)) (step, error) {
 	ctx, cancel := context.WithCancel(ctx) // ends the sending too when the lab refuses the rest
 	defer cancel()
 	src := &source{r: body}
@@ -39,13 +68,7 @@ func (c *Client) upload(ctx context.Context, path string, q url.Values, body io.
 	if own := src.failed(); own != nil {
 		err = own
 	}
-	switch {
-	case err != nil:
-		return lab.Imported{}, err
-	case last.Imported == nil:
-		return lab.Imported{}, c.lost(ctx, errCut)
-	}
-	return *last.Imported, nil
+	return last, err
 }
 
 // source remembers why the image could not be read; the transport would hide it.
@@ -103,7 +126,7 @@ func (c *Client) long(ctx context.Context, path string, q url.Values, body io.Re
 			return step{}, x.Error
 		}
 		last = x
-		if x.Imported == nil && x.Fscked == nil && !x.OK {
+		if x.Imported == nil && x.Fscked == nil && x.Changed == nil && !x.OK {
 			progress(x.Done, x.Of)
 		}
 	}

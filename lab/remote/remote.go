@@ -7,7 +7,7 @@
 //	POST /verb/NAME            the verb's JSON                 -> lab.Changed
 //	GET  /watch?after=REV      as soon as it is newer          -> lab.Snapshot
 //	GET  /tail?machine=&after=&max=&wait=                      -> lines, next, lost
-//	POST /image/import?name=&kind=&form=&message=&author=&file=   the image's bytes -> lines of JSON: done..., imported or error
+//	POST /image/import?name=&kind=&form=&message=&author=&file=&offers=&place=&dies=&owner=   the image's bytes -> lines of JSON: done..., imported or error
 //	GET  /image/export?ref=    the bytes, then a trailer that says that they are all
 //	POST /image/verify?ref=    lines of JSON: done and of..., ok or error
 //	POST /gc?dry=              lab.Collected
@@ -16,6 +16,10 @@
 //	GET  /chunk/manifest?root=&size=   the manifest, encoded
 //	POST /chunk/read           ids, 32 bytes each -> frames in the same order, then a trailer that says that they are all
 //	POST /chunk/lacks          ids -> those that the lab has not
+//	POST /stack/judge          the stack's JSON           -> lab.Judged
+//	GET  /stack/export?name=&as=   bundle or disk: the bytes, then a trailer as above
+//	POST /stack/import         a bundle's bytes           -> lines of JSON: done..., changed or error
+//	GET  /boot/results?boot=   a tar archive, then a trailer as above
 //	GET  /doctor               lab.Finding
 //	GET  /version              Version
 //
@@ -78,19 +82,20 @@ type found struct {
 	Findings []lab.Finding `json:"findings"`
 }
 
-// step is one line of the answer to something long. The last line has Error, Imported, Fscked or OK.
+// step is one line of the answer to something long. The last line has Error, Imported, Fscked, Changed or OK.
 type step struct {
 	Done     int64         `json:"done_bytes"`
 	Of       int64         `json:"of_bytes,omitempty"`
 	Error    *Error        `json:"error,omitempty"`
 	Imported *lab.Imported `json:"imported,omitempty"`
 	Fscked   *lab.Fscked   `json:"fscked,omitempty"`
+	Changed  *lab.Changed  `json:"changed,omitempty"`
 	OK       bool          `json:"ok,omitempty"`
 }
 
-// Headers of an export.
+// Headers of what is sent as a stream of bytes.
 const (
-	headerBytes   = "Carte-Bytes"  // how many there will be
+	headerBytes   = "Carte-Bytes"  // how many there will be, where that is known
 	trailerResult = "Carte-Result" // resultOK, or a failed as JSON
 	resultOK      = "ok"
 )

@@ -20,7 +20,7 @@ import (
 )
 
 // maxVerb is the most bytes that a verb's JSON may have.
-const maxVerb = 1 << 20
+const maxVerb = maxStack
 
 // shutdownGrace is how long requests have to end by themselves when the server stops. They are told; none should need it.
 const shutdownGrace = 2 * time.Second
@@ -92,6 +92,10 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /chunk/manifest", s.manifest)
 	mux.HandleFunc("POST /chunk/read", s.chunks)
 	mux.HandleFunc("POST /chunk/lacks", s.lacks)
+	mux.HandleFunc("POST /stack/judge", s.judge)
+	mux.HandleFunc("GET /stack/export", s.exportStack)
+	mux.HandleFunc("POST /stack/import", s.importStack)
+	mux.HandleFunc("GET /boot/results", s.results)
 	mux.HandleFunc("GET /doctor", s.doctor)
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		s.answer(w, Version{s.Version, os.Getpid(), s.Dir})

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -50,23 +52,43 @@ func (s *steps) write(x step) {
 	}
 }
 
-func (s *Server) importImage(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
+// importParams are the parameters of an import.
+var importParams = []string{"name", "kind", "form", "message", "author", "file", "whole", "size", "offers", "place", "dies", "owner"}
+
+// readImport reads the parameters of an import.
+func readImport(q url.Values) (i lab.Import, err error) {
 	for name := range q {
-		switch name {
-		case "name", "kind", "form", "message", "author", "file", "whole", "size":
-		default:
-			s.refuse(w, fmt.Errorf("import: parameter %q: %w", name, lab.ErrInvalid))
-			return
+		if !slices.Contains(importParams, name) {
+			return i, fmt.Errorf("import: parameter %q: %w", name, lab.ErrInvalid)
 		}
 	}
-	i := lab.Import{Name: q.Get("name"), Kind: q.Get("kind"), Form: lab.Form(q.Get("form")), Message: q.Get("message"), Author: q.Get("author"), File: q.Get("file"), Whole: q.Has("whole")}
+	i = lab.Import{
+		Name: q.Get("name"), Kind: q.Get("kind"), Form: lab.Form(q.Get("form")), Message: q.Get("message"), Author: q.Get("author"),
+		File: q.Get("file"), Whole: q.Has("whole"), Place: q.Get("place"), Owner: q.Get("owner"),
+	}
 	if size := q.Get("size"); size != "" {
-		var err error
 		if i.Size, err = strconv.ParseInt(size, 10, 64); err != nil || i.Size < 1 {
-			s.refuse(w, fmt.Errorf("import %s: a size of %q bytes: %w", i.Name, size, lab.ErrInvalid))
-			return
+			return i, fmt.Errorf("import %s: a size of %q bytes: %w", i.Name, size, lab.ErrInvalid)
 		}
+	}
+	if dies := q.Get("dies"); dies != "" {
+		if i.Dies, err = time.Parse(time.RFC3339Nano, dies); err != nil {
+			return i, fmt.Errorf("import %s: it dies at %q, which is no time: %w", i.Name, dies, lab.ErrInvalid)
+		}
+	}
+	if offers := q.Get("offers"); offers != "" {
+		if err := json.Unmarshal([]byte(offers), &i.Offers); err != nil {
+			return i, fmt.Errorf("import %s: offers: %v: %w", i.Name, err, lab.ErrInvalid)
+		}
+	}
+	return i, nil
+}
+
+func (s *Server) importImage(w http.ResponseWriter, r *http.Request) {
+	i, err := readImport(r.URL.Query())
+	if err != nil {
+		s.refuse(w, err)
+		return
 	}
 	// The answer begins before the image has arrived.
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {

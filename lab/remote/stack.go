@@ -1,0 +1,178 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"carte/lab"
+)
+
+// maxStack is the most bytes that a stack's JSON may have: its files are in it.
+const maxStack = 8 << 20
+
+// Judge checks a stack.
+func (c *Client) Judge(ctx context.Context, st lab.Stack) (got lab.Judged, err error) {
+	text, err := json.Marshal(st)
+	if err != nil {
+		return got, err
+	}
+	err = c.ask(ctx, http.MethodPost, "/stack/judge", nil, bytes.NewReader(text), &got)
+	return got, err
+}
+
+// Results writes what a boot left, as a tar archive. It is an error unless the lab says at the end that this was all.
+func (c *Client) Results(ctx context.Context, boot int64, w io.Writer) error {
+	return c.download(ctx, fmt.Sprintf("results of boot %d", boot), "/boot/results", url.Values{"boot": {strconv.FormatInt(boot, 10)}}, w, nil)
+}
+
+// ExportStack writes a stack as a bundle or a disk. It is an error unless the lab says at the end that this was all.
+func (c *Client) ExportStack(ctx context.Context, name, as string, w io.Writer, progress func(done, of int64)) error {
+	return c.download(ctx, "export stack "+name, "/stack/export", url.Values{"name": {name}, "as": {as}}, w, progress)
+}
+
+// ImportStack sends a bundle. An error in the middle, at either end, leaves no stack.
+func (c *Client) ImportStack(ctx context.Context, r io.Reader, progress func(done int64)) (lab.Changed, error) {
+	last, err := c.deliver(ctx, "/stack/import", nil, r, progress)
+	switch {
+	case err != nil:
+		return lab.Changed{}, err
+	case last.Changed == nil:
+		return lab.Changed{}, c.lost(ctx, errCut)
+	}
+	return *last.Changed, nil
+}
+
+// download writes the body of an answer to w. What is it, for errors.
+func (c *Client) download(ctx context.Context, what, path string, q url.Values, w io.Writer, progress func(done, of int64)) error {
+	res, err := c.send(ctx, http.MethodGet, path, q, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	var of, done int64
+	if text := res.Header.Get(headerBytes); text != "" {
+		if of, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return fmt.Errorf("%s: the lab says that it sends %q bytes: %w", what, text, lab.ErrDamaged)
+		}
+	}
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := res.Body.Read(buf)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return fmt.Errorf("%s at %d: %w", what, done, err)
+			}
+			if done += int64(n); progress != nil {
+				progress(done, of)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return c.lost(ctx, err)
+		}
+	}
+	var f failed
+	switch result := res.Trailer.Get(trailerResult); {
+	case result == resultOK:
+		return nil
+	case json.Unmarshal([]byte(result), &f) == nil && f.Error != nil:
+		return f.Error
+	}
+	return fmt.Errorf("%s ended at byte %d: %w: %w", what, done, errCut, lab.ErrUnreachable)
+}
+
+func (s *Server) judge(w http.ResponseWriter, r *http.Request) {
+	var st lab.Stack
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxStack))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&st); err != nil {
+		s.refuse(w, fmt.Errorf("stack: %v: %w", err, lab.ErrInvalid))
+		return
+	}
+	got, err := s.Desk.Judge(r.Context(), st)
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	s.answer(w, got)
+}
+
+func (s *Server) results(w http.ResponseWriter, r *http.Request) {
+	boot, err := number(r, "boot")
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	s.upload(w, func(body *flow) error { return s.Desk.Results(r.Context(), boot, body) })
+}
+
+func (s *Server) exportStack(w http.ResponseWriter, r *http.Request) {
+	s.upload(w, func(body *flow) error {
+		return s.Desk.ExportStack(r.Context(), r.FormValue("name"), r.FormValue("as"), body, body.expect)
+	})
+}
+
+// upload sends what send writes. An error before the first byte is an answer of its own, a later one is in the trailer.
+func (s *Server) upload(w http.ResponseWriter, send func(*flow) error) {
+	body := &flow{w: w}
+	err := send(body)
+	if err != nil && !body.begun {
+		for _, h := range []string{headerBytes, "Content-Type"} {
+			w.Header().Del(h)
+		}
+		s.refuse(w, err)
+		return
+	}
+	body.begin()
+	w.Header().Set(trailerResult, s.result(err))
+}
+
+// A flow is the body of an answer, whose headers are sent with its first byte.
+type flow struct {
+	w     http.ResponseWriter
+	begun bool
+}
+
+func (f *flow) begin() {
+	if !f.begun {
+		f.begun = true
+		f.w.Header().Set("Content-Type", "application/octet-stream")
+		f.w.Header().Set("Trailer", trailerResult)
+		f.w.WriteHeader(http.StatusOK)
+	}
+}
+
+func (f *flow) Write(p []byte) (int, error) {
+	f.begin()
+	return f.w.Write(p)
+}
+
+// expect tells the client how much will come, if that is known before the first byte.
+func (f *flow) expect(_, of int64) {
+	if !f.begun && of > 0 {
+		f.w.Header().Set(headerBytes, strconv.FormatInt(of, 10))
+	}
+}
+
+func (s *Server) importStack(w http.ResponseWriter, r *http.Request) {
+	// The answer begins before the bundle has arrived.
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		s.refuse(w, fmt.Errorf("import a stack: %w", err))
+		return
+	}
+	out := newSteps(w)
+	got, err := s.Desk.ImportStack(r.Context(), r.Body, func(done int64) { out.progress(done, 0) })
+	if err != nil {
+		out.end(step{Error: ErrorOf(s.explain(err))})
+		return
+	}
+	out.end(step{Changed: &got})
+}
