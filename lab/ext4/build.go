@@ -69,6 +69,7 @@ func (n *Node) IsDir() bool { return n.Mode&TypeMask == TypeDir }
 // extent is n blocks from first on. at is the block of the file, and from where in the contents the bytes are, where that is known.
 type extent struct {
 	at, first, n uint32
+	blank        bool // of one that was read: it reads as zeros, whatever lies there
 }
 
 // Build plans an ext4 file system of the files below root: an ordinary one, with a journal, that is complete in every block. Nothing is written: the
