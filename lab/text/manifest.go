@@ -10,7 +10,7 @@ import (
 // A Manifest is what an image says of itself, in a small file inside it: /carte/image.toml in a tree, that or /carte.toml in
 // files.
 type Manifest struct {
-	Offers lab.Terms  // clauses that it offers; nil: it does not say
+	Offers lab.Terms  // clauses that it offers; nil: it does not say; empty: none
 	Place  string     // where files are mounted; empty: as their kind has it
 	Kernel KernelPart // of a kernel image
 }
@@ -23,9 +23,9 @@ type KernelPart struct {
 
 // manifestFile is the file as it is written.
 type manifestFile struct {
-	Place   string            `toml:"place"`
-	Clauses map[string]string `toml:"clauses"`
-	Kernel  KernelPart        `toml:"kernel"`
+	Place   string             `toml:"place"`
+	Clauses *map[string]string `toml:"clauses"` // not there says less than empty
+	Kernel  KernelPart         `toml:"kernel"`
 }
 
 // kernelStarts are the ways that a kernel can be started.
@@ -37,7 +37,10 @@ func ParseManifest(b []byte) (m Manifest, err error) {
 	if err := decode(b, &f); err != nil {
 		return m, fmt.Errorf("manifest: %w", err)
 	}
-	m = Manifest{Offers: terms(f.Clauses), Place: f.Place, Kernel: f.Kernel}
+	m = Manifest{Place: f.Place, Kernel: f.Kernel}
+	if f.Clauses != nil {
+		m.Offers = terms(*f.Clauses)
+	}
 	if err := m.Offers.Check(); err != nil {
 		return Manifest{}, fmt.Errorf("manifest: %w", err)
 	}
@@ -47,11 +50,8 @@ func ParseManifest(b []byte) (m Manifest, err error) {
 	return m, nil
 }
 
-// terms turns words of a file into terms; nil for none.
+// terms turns words of a file into terms.
 func terms(words map[string]string) lab.Terms {
-	if words == nil {
-		return nil
-	}
 	t := lab.Terms{}
 	for c, need := range words {
 		t[lab.Clause(c)] = lab.Need(need)
