@@ -18,7 +18,7 @@ func (n *nodeReader) xattrs(in []byte) (map[string][]byte, error) {
 		}
 	}
 	if at := int64(le.Uint32(in[inXattr:])) | int64(le.Uint16(in[0x76:]))<<32; at != 0 {
-		b, err := n.r.read(at*BlockSize, BlockSize)
+		b, err := n.fs.r.read(at*BlockSize, BlockSize)
 		if err != nil {
 			return nil, err
 		}
