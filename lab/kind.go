@@ -17,7 +17,7 @@ type Kind struct {
 	Lifetime    string `json:"lifetime"`          // machine, date, or empty: until removed
 }
 
-// Kinds is the table of the kinds that carte comes with. A lab may have more; see Options.Kinds.
+// Kinds is the table of the kinds that carte comes with. A lab may have more; see Config.Kinds.
 var Kinds = []Kind{
 	{"machine", true, false, true, true, false, "always", "machine"},
 	{"system", true, false, false, false, true, "request", ""},
@@ -77,8 +77,8 @@ func (s Snapshot) KindOf(name string) (Kind, error) {
 // AllKinds returns the table of kinds, the lab's own rows last.
 func (s Snapshot) AllKinds() []Kind { return append(slices.Clone(Kinds), s.OwnKinds...) }
 
-// checkKinds refuses rows that a lab cannot have beside the table.
-func checkKinds(own []Kind) error {
+// CheckKinds refuses rows that a lab cannot have beside the table.
+func CheckKinds(own []Kind) error {
 	all := slices.Clone(Kinds)
 	for _, k := range own {
 		if err := k.Check(); err != nil {

@@ -58,7 +58,7 @@ func Open(ctx context.Context, c Config) (*Lab, error) {
 	if len(c.Secret) < 16 {
 		return nil, fmt.Errorf("the lab's secret has %d bytes, it needs at least 16: %w", len(c.Secret), ErrInvalid)
 	}
-	if err := checkKinds(c.Kinds); err != nil {
+	if err := CheckKinds(c.Kinds); err != nil {
 		return nil, fmt.Errorf("the lab's own kinds: %w", err)
 	}
 	s, err := c.Book.Load(ctx)

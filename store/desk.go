@@ -284,7 +284,7 @@ func Hold(ctx context.Context, dir string, now func() time.Time) (*Desk, error) 
 	if s.log, err = openLogbook(dir); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: now, Secret: s.Secret, Keep: s.log.Append})
+	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: now, Secret: s.Secret, Kinds: s.Kinds, Keep: s.log.Append})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -30,12 +30,14 @@ import (
 //	secret      32 random bytes
 //	tmp/        emptied at every Open
 //	reserve     room that is given up when the disk is full
+//	kinds.toml  kinds of images that this lab has beside carte's; a person's
 type State struct {
 	Dir    string
 	DB     *DB
 	Chunks *Chunks
 	Secret []byte
-	Notes  []string // what Open had to mend, for people
+	Kinds  []lab.Kind // the lab's own
+	Notes  []string   // what Open had to mend, for people
 	lock   *os.File
 	log    *logbook // nil until Hold
 }
@@ -56,6 +58,9 @@ func Open(ctx context.Context, dir string) (_ *State, err error) {
 		return nil, err
 	}
 	if s.lock, err = takeLock(filepath.Join(dir, "lock")); err != nil {
+		return nil, err
+	}
+	if s.Kinds, err = readKinds(dir); err != nil {
 		return nil, err
 	}
 	err = s.openAll(ctx)
