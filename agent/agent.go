@@ -138,10 +138,13 @@ func (s *session) obey(ctx context.Context, o lab.Orders) (err error) {
 			s.say("%s starts from its own disk", o.Machine)
 			return s.Handover(ctx, o)
 		case lab.DoBoot:
-			if why := s.boot(ctx, o); !errors.As(why, new(*revoked)) {
-				return why
-			} else {
+			switch why := s.boot(ctx, o); {
+			case errors.As(why, new(*revoked)):
 				o = lab.Orders{Do: lab.DoStop, Why: why.Error(), Machine: o.Machine}
+			case why == nil && o.Start == lab.StartLay:
+				o = lab.Orders{Do: lab.DoWait, Machine: o.Machine}
+			default:
+				return why
 			}
 		case lab.DoCapture:
 			next, why := s.capture(ctx, o)

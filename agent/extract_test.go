@@ -98,7 +98,7 @@ func TestExtractRestores(t *testing.T) {
 func TestTreePart(t *testing.T) {
 	id := lab.DiskID{Serial: "S", Bytes: 8 * mebi}
 	disk, w := make([]byte, id.Bytes), lab.Write{Offset: lab.TreeOffset, Bytes: 2*mebi + 100}
-	tables, err := treeTables(id, 512, w)
+	tables, err := treeTables(id, 512, lab.Region{}, w)
 	if err != nil {
 		t.Fatal(err)
 	}

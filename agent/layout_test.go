@@ -22,7 +22,7 @@ func TestTreeTables(t *testing.T) {
 		t.Run(fmt.Sprint(block), func(t *testing.T) {
 			id := lab.DiskID{Serial: "s1", Bytes: 64<<20 + 4096}
 			tree := lab.Write{Ref: lab.Ref{Name: "demo", Version: 1}, Offset: lab.TreeOffset, Bytes: 20 << 20}
-			tables, err := treeTables(id, block, tree)
+			tables, err := treeTables(id, block, lab.Region{}, tree)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -86,7 +86,7 @@ func TestTreeTablesDoNotFit(t *testing.T) {
 	for _, w := range []lab.Write{
 		{Offset: lab.TreeOffset, Bytes: 7 << 20}, {Offset: 512, Bytes: 1 << 20}, {Offset: lab.TreeOffset + 1, Bytes: 1 << 20}, {Offset: 0, Bytes: 1 << 20},
 	} {
-		if _, err := treeTables(id, 512, w); err == nil {
+		if _, err := treeTables(id, 512, lab.Region{}, w); err == nil {
 			t.Errorf("%d bytes at %d fit", w.Bytes, w.Offset)
 		}
 	}
@@ -103,7 +103,7 @@ func TestFlashTree(t *testing.T) {
 	if err := m.run(); err != nil {
 		t.Fatal(err)
 	}
-	tables, err := treeTables(m.id, 512, s.orders.Writes[0])
+	tables, err := treeTables(m.id, 512, lab.Region{}, s.orders.Writes[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestFlashTree(t *testing.T) {
 
 // The table never changes by itself: it is part of what a second boot compares.
 func TestTreeTablesGolden(t *testing.T) {
-	tables, err := treeTables(lab.DiskID{Serial: "golden", WWN: "naa.1", Bytes: 1 << 30}, 512, lab.Write{Offset: lab.TreeOffset, Bytes: 1 << 28})
+	tables, err := treeTables(lab.DiskID{Serial: "golden", WWN: "naa.1", Bytes: 1 << 30}, 512, lab.Region{}, lab.Write{Offset: lab.TreeOffset, Bytes: 1 << 28})
 	if err != nil {
 		t.Fatal(err)
 	}

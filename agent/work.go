@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -153,7 +154,7 @@ func (w *work) pulse(ctx context.Context) error {
 	}
 }
 
-// boot carries out orders to boot. It returns nil when the user's system was started, *revoked when the server called
+// boot carries out orders to boot. It returns nil when the user's system was started, or where nothing was to be started, *revoked when the server called
 // the boot back, and *Ended when it failed and the server knows.
 func (s *session) boot(ctx context.Context, o lab.Orders) error {
 	w := &work{session: s, orders: o}
@@ -167,6 +168,10 @@ func (s *session) boot(ctx context.Context, o lab.Orders) error {
 		return errDone
 	}}.Run(ctx)
 	w.swarm = nil
+	if err == nil && o.Start == lab.StartLay {
+		s.say("boot %d: %s is laid after %.1f s", o.Boot, o.Stack, time.Since(began).Seconds())
+		return nil
+	}
 	if err == nil {
 		s.say("boot %d: %s starts after %.1f s", o.Boot, o.Stack, time.Since(began).Seconds())
 		return s.Handover(ctx, o)
@@ -218,13 +223,6 @@ func (w *work) flash(ctx context.Context) (err error) {
 
 // lay makes the open disk equal to the orders.
 func (w *work) lay(ctx context.Context, f *flash) (err error) {
-	for _, x := range w.orders.Had {
-		if m, err := w.client.Manifest(ctx, x.Root, x.Bytes); err == nil { // one that cannot be had helps nobody
-			f.had = append(f.had, newPart(x, m))
-		} else if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
 	end, err := w.openTail(ctx, f)
 	if err != nil {
 		return err
@@ -236,6 +234,16 @@ func (w *work) lay(ctx context.Context, f *flash) (err error) {
 	}()
 	if err := w.tables(ctx, f); err != nil {
 		return err
+	}
+	if done, err := w.reset(ctx, f); done || err != nil {
+		return err
+	}
+	for _, x := range w.orders.Had {
+		if m, err := w.client.Manifest(ctx, x.Root, x.Bytes); err == nil { // one that cannot be had helps nobody
+			f.had = append(f.had, newPart(x, m))
+		} else if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 	}
 	fc, err := f.chosen(ctx, lab.Auto)
 	if err == nil {
@@ -301,7 +309,7 @@ func (w *work) tables(ctx context.Context, f *flash) (err error) {
 		w.grown, err = f.amend(ctx, w.orders.Disk, w.orders.Tail.Offset, w.orders.Grow)
 		return err
 	}
-	if f.tables, err = treeTables(w.orders.Disk, f.disk.Block(), f.parts[0].Write); err != nil || w.orders.Tail.None() {
+	if f.tables, err = treeTables(w.orders.Disk, f.disk.Block(), w.orders.Compose.Scratch, w.orders.Writes...); err != nil || w.orders.Tail.None() {
 		return err
 	}
 	head, at, backup, err := guard(f.tables[0].data, f.disk, w.orders.Tail.Offset, w.orders.Disk)
@@ -315,13 +323,13 @@ func (w *work) tables(ctx context.Context, f *flash) (err error) {
 // parts checks the orders and fetches what they are made of.
 func (w *work) parts(ctx context.Context) (all []part, err error) {
 	o, end := w.orders, int64(0)
-	if o.Form != lab.FormDisk && o.Form != lab.FormTree || len(o.Writes) == 0 || o.Form == lab.FormTree && len(o.Writes) != 1 {
-		return nil, fmt.Errorf("boot %d: %d images of form %q: this agent does not know how to lay them out: %w", o.Boot, len(o.Writes), o.Form, lab.ErrInvalid)
+	room := o.Disk.Bytes
+	if !o.Tail.None() {
+		room = o.Tail.Offset
 	}
-	for _, x := range o.Writes {
-		room := o.Disk.Bytes
-		if !o.Tail.None() {
-			room = o.Tail.Offset
+	for i, x := range o.Writes {
+		if !layable(o.Form, x, i) {
+			return nil, fmt.Errorf("boot %d: %s, image %d of %d, has the form %q in a system of the form %q: this agent does not know how to lay it out: %w", o.Boot, x.Ref, i+1, len(o.Writes), x.Form, o.Form, lab.ErrInvalid)
 		}
 		if x.Offset < end || x.Bytes <= 0 || x.Offset+x.Bytes < x.Offset || x.Offset+x.Bytes > room {
 			return nil, fmt.Errorf("boot %d: %s at byte %d does not fit on disk %s: %w", o.Boot, x.Ref, x.Offset, o.Disk, lab.ErrInvalid)
@@ -333,7 +341,24 @@ func (w *work) parts(ctx context.Context) (all []part, err error) {
 		}
 		all = append(all, newPart(x, m))
 	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("boot %d has no images: %w", o.Boot, lab.ErrInvalid)
+	}
+	if s := o.Compose.Scratch; s.Bytes != 0 && (o.Form != lab.FormTree || s.Offset < end || s.Bytes < 0 || s.Offset+s.Bytes < s.Offset || s.Offset+s.Bytes > room) {
+		return nil, fmt.Errorf("boot %d: %d bytes for changes at byte %d do not fit on disk %s: %w", o.Boot, s.Bytes, s.Offset, o.Disk, lab.ErrInvalid)
+	}
 	return all, nil
+}
+
+// layable says whether the image that comes n-th, from 0, can be laid for a system of that form.
+func layable(system lab.Form, x lab.Write, n int) bool {
+	switch {
+	case n == 0:
+		return (system == lab.FormDisk || system == lab.FormTree) && (x.Form == system || x.Form == "")
+	case system != lab.FormTree:
+		return false
+	}
+	return x.Form == lab.FormKernel || x.Form == lab.FormFiles && (x.Place == "" || path.IsAbs(x.Place) && path.Clean(x.Place) == x.Place && x.Place != "/")
 }
 
 // fail tells the server how the boot ended. Nothing is being written any more when it is called.

@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+
+	"carte/lab"
+)
+
+// reset tries to do without reading all of a disk on which the server has seen every layer proven: a tree's layers are never
+// written by the system that runs from them, and dropping what was changed is no work. Orders say how much is looked at. It
+// returns true when the disk is taken for equal to the plan, and false when all has to be compared, which it says why.
+func (w *work) reset(ctx context.Context, f *flash) (done bool, err error) {
+	how := w.orders.Reset
+	if how != lab.ResetSampled && how != lab.ResetTrust || w.orders.Form != lab.FormTree {
+		return false, nil
+	}
+	if w.writing.Load() { // carte's end of the disk was made anew: it may be another disk, or a part of it
+		w.say("reset %s: something had to be written already, so all is compared", how)
+		return false, nil
+	}
+	s := f.sample(how, w.orders.Boot)
+	f.gauge.enter(lab.RungProbe, s.bytes)
+	at, err := s.read(ctx)
+	if err != nil {
+		return false, err
+	}
+	if at >= 0 {
+		w.say("reset %s: %s has something else at byte %d, so all is compared", how, f.name, at)
+		return false, nil
+	}
+	fc := lab.Forecast{Strategy: lab.Differential, Why: fmt.Sprintf("reset %s: every layer was proven here before; %s", how, s.words())}
+	w.say("%s, and is as it was; nothing is written", fc.Why)
+	if err := w.tell(ctx, lab.Report{Rung: lab.RungProbe, Forecast: fc}); err != nil {
+		return false, err
+	}
+	return true, w.reach(ctx, 0, lab.Report{Rung: lab.RungVerify})
+}
+
+// A sample is a part of what a disk is made of.
+type sample struct {
+	*flash
+	chunks    []place
+	bytes, of int64
+}
+
+// sample chooses chunks of every layer: the first, where its file system says what it is, and of each sixteen one more when
+// they are to be sampled, by a lot that another boot draws otherwise.
+func (f *flash) sample(how lab.Reset, boot int64) sample {
+	s := sample{flash: f}
+	for k := range f.parts {
+		p := &f.parts[k]
+		s.of += p.Size
+		lot := rand.New(rand.NewPCG(uint64(boot), uint64(k)))
+		for i := 0; i < len(p.IDs); i += sampling {
+			drawn := i + lot.IntN(min(sampling, len(p.IDs)-i))
+			if i == 0 && p.state[0] == unknown {
+				s.add(p, 0)
+			}
+			if how == lab.ResetSampled && drawn > 0 && p.state[drawn] == unknown {
+				s.add(p, drawn)
+			}
+		}
+	}
+	return s
+}
+
+func (s *sample) add(p *part, i int) {
+	s.chunks = append(s.chunks, place{p, i})
+	s.bytes += int64(p.Len(i))
+}
+
+func (s *sample) words() string {
+	return fmt.Sprintf("%d chunks, %s of %s, were looked at", len(s.chunks), lab.Bytes(s.bytes), lab.Bytes(s.of))
+}
+
+// read reads the sample and the partition tables. It returns the place of something that differs, or -1.
+func (s *sample) read(ctx context.Context) (at int64, err error) {
+	for _, x := range s.tables {
+		have := make([]byte, len(x.data))
+		if err := s.readAt(have, x.off); err != nil {
+			return 0, err
+		}
+		if !bytes.Equal(have, x.data) {
+			return x.off, nil
+		}
+	}
+	var next, differs atomic.Int64
+	differs.Store(-1)
+	err = together(workers(), func(ctx context.Context) error {
+		buf := aligned(reading)
+		for k := int(next.Add(1)) - 1; k < len(s.chunks) && differs.Load() < 0; k = int(next.Add(1)) - 1 {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			c := s.chunks[k]
+			if err := s.compareRun(c.p, c.i, c.i+1, buf); err != nil {
+				return err
+			}
+			if c.p.state[c.i] != same {
+				off, _ := c.p.at(c.i)
+				differs.Store(off)
+			}
+		}
+		return nil
+	}).Run(ctx)
+	return differs.Load(), err
+}
