@@ -139,7 +139,7 @@ func (d *draft) script(m Machine) Script {
 		switch b.State {
 		case Starting:
 			if b.Plan.Start == StartMemory {
-				return d.memory(m, b)
+				return memory(b)
 			}
 			return Script{Do: ScriptAgent, Boot: b.ID, Why: b.Plan.Stack}
 		case Working:
@@ -149,7 +149,11 @@ func (d *draft) script(m Machine) Script {
 			if s, ok := d.goesOn(m, b); ok {
 				return s
 			}
-			d.strike(b, "the machine restarted while its system ran")
+			why := "the machine restarted while its system ran"
+			if d.Live[m.ID].Loaded && b.State == Handover {
+				why = "its kernel was loaded, and the machine restarted without a sign of life of it"
+			}
+			d.strike(b, why)
 			busy = false
 		}
 	}
@@ -162,7 +166,7 @@ func (d *draft) script(m Machine) Script {
 		b.climb(RungScript, d.at)
 		d.put(b)
 		if b.Plan.Start == StartMemory {
-			return d.memory(m, b)
+			return memory(b)
 		}
 		return Script{Do: ScriptAgent, Boot: b.ID, Why: b.Plan.Stack}
 	}
@@ -189,22 +193,18 @@ func (d *draft) goesOn(m Machine, b Boot) (Script, bool) {
 	switch {
 	case b.Plan.Start == StartDisk:
 		return d.local(m, b), true
-	case b.State == Handover && (b.Plan.Start == StartNetboot || b.Plan.Start == StartMemory):
+	case b.State == Handover && b.Plan.Start == StartNetboot && !d.Live[m.ID].Loaded:
 		b.climb(RungHandover, d.at)
 		d.put(b)
-		if why := blind(d.Machines[m.ID], b.Plan); why != "" && b.Plan.Start == StartMemory {
-			d.unseen(b, "its kernel was loaded; "+why)
-		}
 		return Script{Do: ScriptSystem, Boot: b.ID, Plan: b.Plan, Why: b.Plan.Stack + " starts with its own kernel"}, true
 	}
 	return Script{}, false
 }
 
-// memory gives a machine the kernel that it runs in memory: no agent comes before it.
-func (d *draft) memory(m Machine, b Boot) Script {
-	b = d.move(b, Handover, "")
-	s, _ := d.goesOn(m, b)
-	return s
+// memory gives a machine the kernel that it runs in memory: no agent comes before it. The boot stays where it is until the
+// machine has that kernel; see Loaded.
+func memory(b Boot) Script {
+	return Script{Do: ScriptSystem, Boot: b.ID, Plan: b.Plan, Why: b.Plan.Stack + " starts in memory"}
 }
 
 // kexecFailed remembers that a machine could not replace its kernel. Where the lab chose that start, it takes the next.

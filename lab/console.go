@@ -55,7 +55,11 @@ func ParseSaying(line string) (s Saying, ok bool, err error) {
 // Console takes lines that a machine wrote to its serial console. They are logged, and heard by the boot whose system
 // was started.
 func (l *Lab) Console(ctx context.Context, machine int64, lines []string) error {
-	hears := false
+	now, err := l.Watch(ctx, 0)
+	if err != nil {
+		return err
+	}
+	hears := now.listens(machine)
 	for _, line := range lines {
 		l.Log(Line{Machine: machine, Source: "serial", Text: line})
 		hears = hears || strings.Contains(line, "::carte ") || strings.HasSuffix(strings.TrimSpace(line), "login:") || deadEnd(line) != ""
@@ -64,9 +68,10 @@ func (l *Lab) Console(ctx context.Context, machine int64, lines []string) error 
 		return nil
 	}
 	var misheard []error
-	_, err := l.do(ctx, func(d *draft) error {
+	_, err = l.do(ctx, func(d *draft) error {
 		for _, line := range lines {
 			line = Clean(line)
+			d.firstWord(machine, line)
 			s, ok, err := ParseSaying(line)
 			if !ok && strings.HasSuffix(strings.TrimSpace(line), "login:") {
 				s, ok = Saying{Word: "ready"}, true

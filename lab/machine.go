@@ -216,6 +216,8 @@ type Live struct {
 	Silent   int       `json:"silent"`          // agents started to look at the machine that have not said hello
 	Agent    bool      `json:"agent"`           // an agent with a valid key reported last
 	Shim     bool      `json:"shim,omitempty"`  // a shim did
+	Loaded   bool      `json:"-"`               // it was sent all of the kernel that its boot's plan has
+	Started  bool      `json:"-"`               // and iPXE said that it starts it
 	Progress Progress  `json:"progress"`
 	Moved    Moved     `json:"moved"` // so far, by the boot it works on
 }

@@ -44,7 +44,7 @@ func (d *draft) start(b Boot, power bool) Boot {
 	b.Attempt, b.Begun = b.Attempt+1, d.at
 	b = d.move(b, Starting, "")
 	live := d.live(b.Machine)
-	live.Progress, live.Moved = Progress{}, Moved{}
+	live.Progress, live.Moved, live.Loaded, live.Started = Progress{}, Moved{}, false, false
 	waiting := live.Agent && d.at.Sub(live.Seen) < agentSilence
 	if power && !waiting {
 		live.Order = "cycle"
