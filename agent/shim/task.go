@@ -1,0 +1,31 @@
+package shim
+
+import (
+	"encoding/json"
+
+	"carte/lab"
+)
+
+// A Task is all that a shim is told: where its server is, by which right it speaks there, and what it is to do beside the
+// user's system.
+type Task struct {
+	Server string `json:"server"` // base URL of the API, https://ADDRESS:PORT
+	Pin    string `json:"pin"`    // SHA-256 of the server's certificate, 64 hexadecimal digits
+	Key    string `json:"key,omitempty"`
+	Token  string `json:"token,omitempty"` // without a Key: redeemed for one, and for the orders
+
+	Orders lab.Orders `json:"orders"`
+	Backs  []Back     `json:"backs,omitempty"`
+	Init   string     `json:"init"` // the program that process 1 becomes, as a path in the user's system
+
+	// Lazy is handed on to whoever loads layers while the system runs already.
+	Lazy json.RawMessage `json:"lazy,omitempty"`
+}
+
+// A Back is an image whose changes may go back to the server: those that lie in Upper, which is the upper layer of an
+// overlay that is mounted at Place in the user's system.
+type Back struct {
+	Image string `json:"image"`
+	Upper string `json:"upper"`
+	Place string `json:"place"`
+}
