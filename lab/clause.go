@@ -99,9 +99,23 @@ type offering struct {
 }
 
 // agree puts together what a stack asks for, what its images offer, and what carte can keep for a system of that form.
-// What an image offers is asked for, as optional, unless the stack says otherwise; but for lazy, which has a price. What is
-// required and cannot be had is an error that names the clause; what is optional and cannot be had is told.
-func agree(form Form, asks Terms, images []offering) (all []Agreed, err error) {
+// What is required and cannot be had is an error that names the clause; what is optional and cannot be had is told.
+func agree(form Form, asks Terms, images []offering) ([]Agreed, error) {
+	all := negotiate(form, asks, images)
+	for _, a := range all {
+		if a.refuses() {
+			return nil, fmt.Errorf("clause %s is required and cannot be given: %s: %w", a.Clause, a.Why, ErrRefused)
+		}
+	}
+	return all, nil
+}
+
+// refuses says that there is no boot, for want of the clause.
+func (a Agreed) refuses() bool { return a.Need == Required && !a.Given }
+
+// negotiate says what becomes of every clause that is asked for. What an image offers is asked for, as optional, unless the
+// stack says otherwise; but for lazy, which has a price.
+func negotiate(form Form, asks Terms, images []offering) (all []Agreed) {
 	given := map[Clause]bool{}
 	for _, row := range Clauses {
 		a := Agreed{Clause: row.Clause, Need: asks[row.Clause]}
@@ -128,12 +142,9 @@ func agree(form Form, asks Terms, images []offering) (all []Agreed, err error) {
 		default:
 			a.Given, given[row.Clause] = true, true
 		}
-		if !a.Given && a.Need == Required {
-			return nil, fmt.Errorf("clause %s is required and cannot be given: %s: %w", a.Clause, a.Why, ErrRefused)
-		}
 		all = append(all, a)
 	}
-	return all, nil
+	return all
 }
 
 // Gives says whether a clause is given.

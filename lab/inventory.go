@@ -5,7 +5,7 @@ import "slices"
 // tidy makes an inventory fit to be kept and shown. Its words come from firmware and from whatever is plugged in, so they are cleaned; a disk's serial
 // number and WWN are kept whole or not at all, because a disk is known by them; what is no card's address is left out.
 func (inv *Inventory) tidy() {
-	for _, s := range []*string{&inv.Vendor, &inv.Product, &inv.Serial, &inv.UUID, (*string)(&inv.Firmware), &inv.CPU} {
+	for _, s := range []*string{&inv.Vendor, &inv.Product, &inv.Serial, &inv.UUID, (*string)(&inv.Firmware), &inv.Arch, &inv.CPU} {
 		*s = word(*s)
 	}
 	inv.Disks = slices.Clone(inv.Disks)

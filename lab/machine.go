@@ -84,6 +84,25 @@ func macStrings(macs []MAC) []string {
 	return s
 }
 
+// Arch is the architecture of the machine's processor, as Go calls it.
+func (m Machine) Arch() string {
+	if m.Inventory != nil && m.Inventory.Arch != "" {
+		return m.Inventory.Arch
+	}
+	return "amd64"
+}
+
+// Firmware is what the machine starts by, as far as anybody knows.
+func (m Machine) Firmware() Firmware {
+	switch {
+	case m.Inventory != nil && m.Inventory.Firmware != "":
+		return m.Inventory.Firmware
+	case m.Virtual != nil:
+		return m.Virtual.Firmware
+	}
+	return ""
+}
+
 // Virtual describes a machine that carte runs itself, under QEMU.
 type Virtual struct {
 	DiskBytes   int64    `json:"disk_bytes"`
@@ -116,6 +135,7 @@ type Inventory struct {
 	Serial      string    `json:"serial,omitempty"`
 	UUID        string    `json:"uuid,omitempty"`
 	Firmware    Firmware  `json:"firmware"`
+	Arch        string    `json:"arch,omitempty"` // as Go calls it; empty: amd64
 	CPU         string    `json:"cpu"`
 	Cores       int       `json:"cores"`   // physical
 	Threads     int       `json:"threads"` // logical

@@ -124,8 +124,8 @@ func (v PutStack) decide(d *draft) error {
 }
 
 // fits refuses settings that the stack's images have no use for.
-func (d *draft) fits(st Stack, p Plan) error {
-	k, err := d.KindOf(p.Layers[0].Kind)
+func (s Snapshot) fits(st Stack, p Plan) error {
+	k, err := s.KindOf(p.Layers[0].Kind)
 	if err != nil {
 		return err
 	}
