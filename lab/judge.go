@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"carte/lab/chunk"
@@ -86,17 +87,74 @@ func (s Snapshot) FingerprintOf(st Stack) (string, error) {
 	return p.Fingerprint(), nil
 }
 
-// Judge says what is good, odd and impossible about a stack, which need not be written down, on every adopted machine. paths
-// lists the files of a layer, sorted, directories left out; nil, or an error for a layer: then nothing is said of paths.
+// Judge says what is good, odd and impossible about a stack, which need not be written down, by itself and on every adopted
+// machine. paths lists the files of a layer as absolute paths, directories left out; where it is nil or fails, nothing is said
+// of paths.
 func (s Snapshot) Judge(st Stack, paths func(PlanLayer) ([]string, error)) Judged {
-	j := Judged{Stack: st.Name, OK: true, Remarks: []Remark{}, Machines: []JudgedMachine{}}
-	p, err := s.Plan(st, Machine{}, nil)
-	if err != nil {
-		j.OK = false
-		j.Remarks = append(j.Remarks, Remark{Code: "E-STACK", Grade: GradeStop, Text: reason(err)})
-		return j
+	j := &judging{Snapshot: s, st: st}
+	out := Judged{Stack: st.Name, Machines: []JudgedMachine{}}
+	p, ok := j.resolve()
+	if ok {
+		j.system(p)
+		j.kernelLine(p)
+		j.versions(p)
+		j.fileSystems(p)
+		j.clauses(p)
+		j.overlaps(p, paths)
+		out.Fingerprint, out.Layers = p.Fingerprint(), p.Layers
 	}
-	j.Fingerprint, j.Layers, j.Agreed = p.Fingerprint(), slices.Clone(p.Layers), p.Agreed
-	_ = paths
-	return j
+	out.Agreed, out.OK, out.Remarks = j.agreed, j.ok(), j.remarks()
+	if !ok {
+		return out
+	}
+	past := map[int64][]Boot{}
+	for _, b := range s.SortedBoots() {
+		past[b.Machine] = append(past[b.Machine], b)
+	}
+	for _, m := range s.SortedMachines() {
+		if m.Standing == Adopted {
+			out.Machines = append(out.Machines, s.judgeOn(st, m, past[m.ID]))
+		}
+	}
+	return out
+}
+
+// judging is a judgement in the making.
+type judging struct {
+	Snapshot
+	st     Stack
+	agreed []Agreed
+	all    []Remark
+}
+
+func (j *judging) good(code, format string, args ...any) {
+	j.all = append(j.all, Remark{Code: code, Grade: GradeGood, Text: fmt.Sprintf(format, args...)})
+}
+
+func (j *judging) warn(code, fix, format string, args ...any) {
+	j.all = append(j.all, Remark{Code: code, Grade: GradeWarn, Fix: fix, Text: fmt.Sprintf(format, args...)})
+}
+
+func (j *judging) stop(code, fix, format string, args ...any) {
+	j.all = append(j.all, Remark{Code: code, Grade: GradeStop, Fix: fix, Text: fmt.Sprintf(format, args...)})
+}
+
+// mend adds to the last remark the stack as it would be after its fix.
+func (j *judging) mend(change func(*Stack)) {
+	st := j.st
+	st.Layers, st.Keep, st.Asks = slices.Clone(st.Layers), slices.Clone(st.Keep), maps.Clone(st.Asks)
+	change(&st)
+	j.all[len(j.all)-1].Edited = &st
+}
+
+func (j *judging) ok() bool {
+	return !slices.ContainsFunc(j.all, func(r Remark) bool { return r.Grade == GradeStop })
+}
+
+// remarks are what was found, what stops it first, and else in the order in which it was looked at.
+func (j *judging) remarks() []Remark {
+	weight := map[Grade]int{GradeStop: 0, GradeWarn: 1, GradeGood: 2}
+	all := append([]Remark{}, j.all...)
+	slices.SortStableFunc(all, func(a, b Remark) int { return weight[a.Grade] - weight[b.Grade] })
+	return all
 }

@@ -26,6 +26,8 @@ type Desk struct {
 	Looks []func(context.Context) []lab.Finding
 	Still bool // nothing runs: the log is what earlier runs have left
 	taken taken
+
+	listed listed
 }
 
 var _ lab.Desk = (*Desk)(nil)

@@ -2,12 +2,74 @@ package store
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"carte/lab"
+	"carte/lab/chunk"
+	"carte/lab/ext4"
 )
 
-// Judge checks a stack, by itself and for every adopted machine.
+// Judge checks a stack, by itself and for every adopted machine. What lies in its layers is listed once, and remembered.
 func (d *Desk) Judge(ctx context.Context, st lab.Stack) (lab.Judged, error) {
-	return lab.Judged{}, errors.New("this carte cannot check stacks")
+	s, err := d.Lab.Watch(ctx, 0)
+	if err != nil {
+		return lab.Judged{}, err
+	}
+	j := s.Judge(st, func(l lab.PlanLayer) ([]string, error) { return d.paths(ctx, l) })
+	return j, ctx.Err()
+}
+
+// listings is how many layers' files are remembered: some MB each.
+const listings = 24
+
+// listed remembers what files lie in a version, by its root.
+type listed struct {
+	once  sync.Once
+	roots *lru.Cache[chunk.ID, []string]
+}
+
+func (l *listed) cache() *lru.Cache[chunk.ID, []string] {
+	l.once.Do(func() {
+		var err error
+		if l.roots, err = lru.New[chunk.ID, []string](listings); err != nil {
+			panic(fmt.Sprintf("BUG: %v", err))
+		}
+	})
+	return l.roots
+}
+
+// mostListed is how many files of a layer are looked at.
+const mostListed = 2_000_000
+
+// paths lists the files of a layer, directories left out, as absolute paths.
+func (d *Desk) paths(ctx context.Context, l lab.PlanLayer) (all []string, err error) {
+	if all, ok := d.listed.cache().Get(l.Root); ok {
+		return all, nil
+	}
+	r, err := d.State.Chunks.Reader(l.Root)
+	if err != nil {
+		return nil, err
+	}
+	fs, err := ext4.Open(r, l.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", l.Ref, err)
+	}
+	err = fs.Walk(func(path string, mode uint32, _ int64) error {
+		const kind, folder = 0o170000, 0o040000
+		if mode&kind != folder {
+			all = append(all, path)
+		}
+		if len(all) > mostListed {
+			return fmt.Errorf("it has more than %d files: %w", mostListed, lab.ErrRefused)
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", l.Ref, err)
+	}
+	d.listed.cache().Add(l.Root, all)
+	return all, nil
 }
