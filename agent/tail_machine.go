@@ -178,14 +178,19 @@ func (m *mounted) detach() error {
 // loopDevice shows n bytes of a disk from off on as a block device. It goes away by itself when nobody has it open or
 // mounted. The caller closes it.
 func loopDevice(disk *os.File, off, n int64) (*os.File, error) {
+	config := unix.LoopConfig{Fd: uint32(disk.Fd())}
+	config.Info.Offset, config.Info.Sizelimit, config.Info.Flags = uint64(off), uint64(n), unix.LO_FLAGS_AUTOCLEAR
+	return loopFor(disk.Name(), config)
+}
+
+// loopFor makes a free loop device what config says; path is only shown.
+func loopFor(path string, config unix.LoopConfig) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("loop devices: %w", err)
 	}
 	defer control.Close()
-	config := unix.LoopConfig{Fd: uint32(disk.Fd())}
-	config.Info.Offset, config.Info.Sizelimit, config.Info.Flags = uint64(off), uint64(n), unix.LO_FLAGS_AUTOCLEAR
-	copy(config.Info.File_name[:len(config.Info.File_name)-1], disk.Name())
+	copy(config.Info.File_name[:len(config.Info.File_name)-1], path)
 	for range 64 {
 		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
@@ -199,7 +204,7 @@ func loopDevice(disk *os.File, off, n int64) (*os.File, error) {
 			return loop, nil
 		}
 		if err = errors.Join(err, loop.Close()); !errors.Is(err, unix.EBUSY) { // somebody else was faster
-			return nil, fmt.Errorf("make %s of %d bytes at byte %d of %s: %w", loop.Name(), n, off, disk.Name(), err)
+			return nil, fmt.Errorf("make %s of %d bytes at byte %d of %s: %w", loop.Name(), config.Info.Sizelimit, config.Info.Offset, path, err)
 		}
 	}
 	return nil, fmt.Errorf("every free loop device was taken by somebody else: %w", lab.ErrBusy)
