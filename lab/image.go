@@ -38,6 +38,8 @@ type Image struct {
 	Since  time.Time `json:"since"`
 	Dies   time.Time `json:"dies,omitzero"`   // of a kind that lives until a date: then its versions are removed
 	Owner  string    `json:"owner,omitempty"` // of a kind that lives with its machine: the name of that machine
+
+	Tags map[string]int `json:"tags,omitempty"` // names of versions, by what people call them
 }
 
 // A Version is what an image was at one time. It never changes. Root names its bytes.
@@ -217,7 +219,7 @@ func (v AddVersion) decide(d *draft) error {
 	}
 	if newest, err := d.Snapshot.Version(Ref{Name: im.Name}); err == nil {
 		if newest.Root == v.Root && (v.Number == 0 || v.Number == newest.Number) {
-			if im != d.Images[im.Name] {
+			if was := d.Images[im.Name]; im.Dies != was.Dies || im.Owner != was.Owner {
 				d.put(im)
 			}
 			return nil
@@ -316,6 +318,7 @@ func (v RemoveImage) decide(d *draft) error {
 		gone = append(gone, Gone{TableImages, v.Ref.Name})
 	}
 	d.put(gone...)
+	d.untag(v.Ref.Name)
 	d.fact(0, 0, "image %s removed", v.Ref)
 	return nil
 }

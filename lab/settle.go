@@ -162,6 +162,7 @@ func (d *draft) expire() {
 			d.put(Gone{TableVersions, v.Ref().String()})
 			d.fact(0, 0, "image %s died (clause %q of kind %s)", v.Ref(), ClauseLifetime, im.Kind)
 		}
+		d.untag(name)
 	}
 }
 

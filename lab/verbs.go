@@ -23,6 +23,8 @@ var verbs = map[string]Verb{
 	"machine.forget": Forget{},
 	"machine.power":  PowerMachine{},
 	"image.rm":       RemoveImage{},
+	"image.tag":      TagImage{},
+	"image.rollback": RollbackImage{},
 	"stack.new":      PutStack{},
 	"stack.rm":       RemoveStack{},
 	"boot.queue":     Queue{},
