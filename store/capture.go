@@ -95,6 +95,10 @@ func (d *Desk) Finish(ctx context.Context, b lab.Boot, m chunk.Manifest) (lab.Ke
 	if err != nil {
 		return lab.Kept{}, unadded("capture", v.Image, err)
 	}
+	said, err := d.inspect(ctx, &v, facts)
+	if err != nil {
+		return lab.Kept{}, unadded("capture", v.Image, err)
+	}
 	v.Found, v.FileSystems = lab.Clean(facts.String()), fileSystems(*found)
 	if _, err := d.Lab.Say(ctx, lab.Captured{AddVersion: v, Boot: b.ID}); err != nil {
 		return lab.Kept{}, err
@@ -105,7 +109,7 @@ func (d *Desk) Finish(ctx context.Context, b lab.Boot, m chunk.Manifest) (lab.Ke
 		return lab.Kept{}, err
 	}
 	b = s.Boots[b.ID]
-	for _, what := range warnings(v, facts) {
+	for _, what := range append(warnings(v, facts), said...) {
 		d.Lab.Log(lab.Line{Machine: b.Machine, Source: "store", Text: what})
 	}
 	return lab.Kept{Ref: b.Captured, Same: b.Same}, nil

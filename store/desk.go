@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +55,7 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 		return lab.Imported{}, unadded("import", i.Name, err)
 	}
 	defer src.Close()
-	made, err := madeOfFiles(src, i)
+	made, err := madeOf(src, i)
 	if err != nil {
 		return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s: %w", name, err))
 	}
@@ -64,13 +65,13 @@ func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress f
 		}
 	}}
 	var said []string
-	if made {
-		files, err := d.files(ctx, src, i, &in)
+	if made != "" {
+		files, warnings, err := d.files(ctx, src, i, made, &in, &v)
 		if err != nil {
 			return lab.Imported{}, unadded("import", i.Name, fmt.Errorf("%s: %w", name, err))
 		}
 		defer files.Close()
-		v.Found, said = tell(files, i.Form)
+		said = warnings
 	}
 	if in.At == nil {
 		whole := bufio.NewReaderSize(src, media.Sector)
@@ -105,6 +106,10 @@ func (d *Desk) add(ctx context.Context, how string, v lab.AddVersion, found *lay
 	if err == nil && found == nil {
 		found, err = d.look(ctx, v)
 	}
+	var said []string
+	if err == nil {
+		said, err = d.inspect(ctx, &v, facts)
+	}
 	if err != nil {
 		return lab.Imported{}, unadded(how, v.Image, err)
 	}
@@ -114,7 +119,7 @@ func (d *Desk) add(ctx context.Context, how string, v lab.AddVersion, found *lay
 	} else { // it was made of files, and what they are says more
 		v.Found = lab.Clean(facts.Whole.String()) + ", " + v.Found
 	}
-	twins, err := d.twins(ctx, v, facts)
+	twins, err := d.twins(ctx, v)
 	if err != nil {
 		return lab.Imported{}, unadded(how, v.Image, err)
 	}
@@ -122,7 +127,7 @@ func (d *Desk) add(ctx context.Context, how string, v lab.AddVersion, found *lay
 	if err != nil {
 		return lab.Imported{}, err
 	}
-	out := lab.Imported{Same: len(changed.Versions) == 0, New: v.Stored, Warnings: append(warnings(v, facts), twins...)}
+	out := lab.Imported{Same: len(changed.Versions) == 0, New: v.Stored, Warnings: slices.Concat(warnings(v, facts), said, twins)}
 	if out.Same {
 		out.Version, err = d.version(ctx, lab.Ref{Name: v.Image})
 	} else {
@@ -159,7 +164,7 @@ func (d *Desk) sniff(v lab.AddVersion) (media.Facts, error) {
 		return media.Facts{}, fmt.Errorf("look into %s: %w", v.Image, err)
 	}
 	if v.Form != lab.FormDisk && facts.Whole.Type != "ext4" {
-		return media.Facts{}, fmt.Errorf("a tree is one ext4 file system, and this is %s: %w", lab.Clean(facts.String()), lab.ErrInvalid)
+		return media.Facts{}, fmt.Errorf("a %s is one ext4 file system, and this is %s: %w", v.Form, lab.Clean(facts.String()), lab.ErrInvalid)
 	}
 	return facts, nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,29 +13,66 @@ import (
 	"carte/store/media"
 )
 
-// madeOfFiles says that an import is made of files: a tar, whatever it is packed in, for a form that is a file system.
-func madeOfFiles(src *media.Source, i lab.Import) (bool, error) {
+// What an import is made of, where it is no file system or disk already.
+const (
+	madeOfTar     = "tar"     // of files, whatever the tar is packed in
+	madeOfProgram = "program" // of one file that is a kernel
+)
+
+// madeOf says what an import is made of; empty: it is kept as it is.
+func madeOf(src *media.Source, i lab.Import) (string, error) {
 	tar := strings.HasPrefix(src.Format, "tar")
 	switch {
-	case tar && i.Form != lab.FormTree && i.Form != lab.FormFiles:
-		return false, fmt.Errorf("a tar archive is no %s; carte makes a file system of it: --form tree for a system's root, --form files for some files over one: %w", i.Form, lab.ErrInvalid)
+	case tar && i.Form == lab.FormDisk:
+		return "", fmt.Errorf("a tar archive is no %s; carte makes a file system of it: --form tree for a system's root, --form files for some files over one, --form kernel for a kernel and its modules: %w", i.Form, lab.ErrInvalid)
 	case tar && i.Whole:
-		return false, fmt.Errorf("a file system is made of a tar archive, so there is nothing to keep whole: leave --whole out: %w", lab.ErrInvalid)
-	case !tar && i.Size != 0:
-		return false, fmt.Errorf("--size is for a file system that is made of a tar archive or a folder; this is one already, or a disk: %w", lab.ErrInvalid)
-	case !tar && i.Form == lab.FormFiles:
-		return false, fmt.Errorf("the form files is made of a tar archive or a folder, and this is %s: %w", src.Format, lab.ErrInvalid)
+		return "", fmt.Errorf("a file system is made of a tar archive, so there is nothing to keep whole: leave --whole out: %w", lab.ErrInvalid)
+	case tar:
+		return madeOfTar, nil
 	}
-	return tar, nil
+	if i.Form == lab.FormKernel {
+		head, err := src.Head(128 << 10)
+		if err != nil {
+			return "", err
+		}
+		if _, ok := media.SniffProgram(head); ok {
+			return madeOfProgram, nil
+		}
+	}
+	switch {
+	case i.Size != 0:
+		return "", fmt.Errorf("--size is for a file system that is made of a tar archive or a folder; this is one already, or a disk: %w", lab.ErrInvalid)
+	case i.Form == lab.FormFiles:
+		return "", fmt.Errorf("the form files is made of a tar archive or a folder, and this is %s: %w", src.Format, lab.ErrInvalid)
+	}
+	return "", nil
 }
 
-// files makes a file system of a tar. The file system is read from the files until they are closed.
-func (d *Desk) files(ctx context.Context, src *media.Source, i lab.Import, in *Input) (*media.Files, error) {
-	files, err := media.ReadFiles(ctx, told{src, in.Progress}, d.State.Temp())
+// maxProgram is the most bytes of a kernel that comes as one file, and kernelRoom what a kernel image has free: nobody writes to it.
+const (
+	maxProgram = 1 << 30
+	kernelRoom = 16 << 20
+)
+
+// files makes a file system of what an import is made of, says in v what is in it, and returns what is odd about it. The file system is read from the
+// files until they are closed.
+func (d *Desk) files(ctx context.Context, src *media.Source, i lab.Import, made string, in *Input, v *lab.AddVersion) (files *media.Files, warnings []string, err error) {
+	from := told{src, in.Progress}
+	if made == madeOfProgram {
+		files, err = media.ReadFile(ctx, from, "boot/kernel", d.State.Temp(), maxProgram)
+	} else {
+		files, err = media.ReadFiles(ctx, from, d.State.Temp())
+	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if warnings, err = describe(files, v, true); err != nil {
+		return nil, nil, errors.Join(err, files.Close())
 	}
 	opt := media.TreeOptions{Label: i.Name[:min(len(i.Name), 16)], UUID: nameID(i.Name), Size: i.Size}
+	if i.Form == lab.FormKernel {
+		opt.Room = kernelRoom
+	}
 	var parent io.ReaderAt
 	var size int64
 	if v, err := d.version(ctx, lab.Ref{Name: i.Name}); err == nil {
@@ -44,20 +82,10 @@ func (d *Desk) files(ctx context.Context, src *media.Source, i lab.Import, in *I
 	}
 	im, err := files.Build(ctx, opt, parent, size)
 	if err != nil {
-		files.Close()
-		return nil, err
+		return nil, nil, errors.Join(err, files.Close())
 	}
 	in.At, in.Size = im, im.Size
-	return files, nil
-}
-
-// tell says what the files are, and what is odd about them.
-func tell(files *media.Files, form lab.Form) (found string, warnings []string) {
-	facts := files.Facts()
-	if found = facts.Count(); form == lab.FormTree {
-		found, warnings = facts.String(), facts.Warnings()
-	}
-	return found, append(warnings, files.Notes...)
+	return files, append(warnings, files.Notes...), nil
 }
 
 // told tells how far reading is.
@@ -81,8 +109,8 @@ func nameID(name string) [16]byte {
 }
 
 // twins says which other images have a file system with the same UUID: an operating system that finds both mounts either.
-func (d *Desk) twins(ctx context.Context, v lab.AddVersion, facts media.Facts) (all []string, err error) {
-	mine := uuids(facts)
+func (d *Desk) twins(ctx context.Context, v lab.AddVersion) (all []string, err error) {
+	mine := v.Inside.UUIDs
 	if len(mine) == 0 {
 		return nil, nil
 	}
@@ -95,15 +123,7 @@ func (d *Desk) twins(ctx context.Context, v lab.AddVersion, facts media.Facts) (
 		if im.Name == v.Image || err != nil {
 			continue
 		}
-		r, err := d.State.Chunks.Reader(other.Root)
-		if err != nil {
-			continue // fsck says so
-		}
-		have, err := media.Sniff(r, other.Bytes)
-		if err != nil {
-			continue
-		}
-		for _, id := range uuids(have) {
+		for _, id := range d.idsOf(other) {
 			if slices.Contains(mine, id) {
 				all = append(all, fmt.Sprintf("a file system here has the id %s, and so has %s: on one disk a system mounts either of them", id, other.Ref()))
 			}
@@ -111,6 +131,22 @@ func (d *Desk) twins(ctx context.Context, v lab.AddVersion, facts media.Facts) (
 	}
 	slices.Sort(all)
 	return all, nil
+}
+
+// idsOf are the ids of the file systems in a version; of one that came before they were noted, they are looked up.
+func (d *Desk) idsOf(v lab.Version) []string {
+	if len(v.Inside.UUIDs) > 0 {
+		return v.Inside.UUIDs
+	}
+	r, err := d.State.Chunks.Reader(v.Root)
+	if err != nil {
+		return nil // fsck says so
+	}
+	have, err := media.Sniff(r, v.Bytes)
+	if err != nil {
+		return nil
+	}
+	return uuids(have)
 }
 
 // uuids are the ids of the file systems on a disk.

@@ -270,6 +270,28 @@ func (a anyPlace) ReadAt(p []byte, off int64) (int, error) {
 	return n, a.s.explain(err)
 }
 
+// Head returns the first n bytes of the image, or all that there are, before anything was read; at most 256 KiB.
+func (s *Source) Head(n int) ([]byte, error) {
+	if s.at != nil {
+		b := make([]byte, n)
+		got, err := s.Random().ReadAt(b, 0)
+		if err == io.EOF {
+			err = nil
+		}
+		s.off = 0
+		return b[:got], err
+	}
+	peek, ok := s.r.(*bufio.Reader)
+	if !ok {
+		return nil, nil
+	}
+	b, err := peek.Peek(n)
+	if err != nil && err != io.EOF {
+		return nil, s.explain(err)
+	}
+	return b, nil
+}
+
 // explain says where the input went wrong and whose fault it is.
 func (s *Source) explain(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

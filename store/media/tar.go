@@ -55,7 +55,7 @@ func ReadFiles(ctx context.Context, in io.Reader, temp string) (*Files, error) {
 
 func newFiles(s *spool) *Files {
 	root := &ext4.Node{Mode: ext4.TypeDir | 0o755, Names: map[string]*ext4.Node{}}
-	return &Files{root: root, nodes: []*ext4.Node{root}, born: map[*ext4.Node]int{}, spool: s, left: map[string]int{}}
+	return &Files{root: root, nodes: []*ext4.Node{root}, born: map[*ext4.Node]int{}, spool: s, bytes: s.f, left: map[string]int{}}
 }
 
 // exact counts what is read, and the zeros at its end, and never reads ahead, so that the end mark of a tar can be told from the end of the file.
@@ -115,6 +115,7 @@ func (f *Files) member(ctx context.Context, h *tar.Header, r io.Reader) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
+	f.came++
 	name, err := memberName(h.Name)
 	if err != nil {
 		return err

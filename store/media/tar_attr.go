@@ -26,7 +26,7 @@ func (f *Files) attributes(n *ext4.Node, records map[string]string) error {
 	}
 	for key, value := range records {
 		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
-		if !ok {
+		if !ok || f.layer > 0 && strings.HasPrefix(name, "trusted.overlay.") { // how an overlay marks what a layer says by names
 			continue
 		}
 		if !slices.ContainsFunc([]string{"user.", "trusted.", "security.", "system.posix_acl_"}, func(p string) bool { return strings.HasPrefix(name, p) }) {

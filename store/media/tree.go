@@ -43,21 +43,28 @@ func Tree(ctx context.Context, in io.Reader, out *os.File, opt TreeOptions) erro
 	return err
 }
 
-// Files are the files of a tar, an OCI image or what docker save writes, on their way into a file system. Their contents are in a file without a name,
-// and what else there is to know about them in memory, some hundred bytes for each. Close them.
+// Files are the files of a tar, an OCI image or what docker save writes, on their way into a file system, or those of a file system that is there. Their
+// contents are in a file without a name or where they were, and what else there is to know about them in memory, some hundred bytes for each. Close them.
 type Files struct {
 	Notes []string // what was left out, in words
 
 	root  *ext4.Node
 	nodes []*ext4.Node // in the order in which they came
 	born  map[*ext4.Node]int
-	layer int // of an image with layers, from 1
-	spool *spool
+	layer int            // of an image with layers, from 1
+	came  int            // members of tars that were taken in
+	spool *spool         // nil: nothing came by tar
+	bytes io.ReaderAt    // all contents
 	left  map[string]int // what was left out, how often
 }
 
 // Close gives the room of the contents back.
-func (f *Files) Close() error { return f.spool.Close() }
+func (f *Files) Close() error {
+	if f.spool == nil {
+		return nil
+	}
+	return f.spool.Close()
+}
 
 // Build makes the file system, which can be read until f is closed. parent is an earlier version of it, of size bytes, or nil: its places are kept, if it
 // was built here, so that only what has changed is new. lab.ErrInvalid: see ext4.Build.
@@ -71,5 +78,5 @@ func (f *Files) Build(ctx context.Context, opt TreeOptions, parent io.ReaderAt, 
 			older = nil // a tree that came as a file system; this one gets places of its own
 		}
 	}
-	return ext4.Build(f.nodes, f.spool.f, opt, older)
+	return ext4.Build(f.nodes, f.bytes, opt, older)
 }

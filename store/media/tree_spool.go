@@ -132,7 +132,7 @@ func (f *Files) reader(n *ext4.Node) io.Reader {
 		if r.At > at {
 			all = append(all, io.LimitReader(nothing{}, r.At-at))
 		}
-		all, at = append(all, io.NewSectionReader(f.spool.f, r.From, r.Bytes)), r.At+r.Bytes
+		all, at = append(all, io.NewSectionReader(f.bytes, r.From, r.Bytes)), r.At+r.Bytes
 	}
 	if at < n.Size {
 		all = append(all, io.LimitReader(nothing{}, n.Size-at))
