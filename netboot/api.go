@@ -35,6 +35,9 @@ func (s *Server) serveAPI(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("POST "+lab.PathLacks, s.lacks)
 	mux.HandleFunc("POST "+lab.PathTake, s.take)
 	mux.HandleFunc("POST "+lab.PathKeep, s.keep)
+	mux.HandleFunc("POST "+lab.PathStage, s.stage)
+	mux.HandleFunc("POST "+lab.PathOut, s.out)
+	mux.HandleFunc("POST "+lab.PathBack+"{image}", s.back)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, fmt.Errorf("%s %s is nothing that agents ask: %w", r.Method, r.URL.Path, lab.ErrNotFound))
 	})

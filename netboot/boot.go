@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -114,8 +115,9 @@ func (s *Server) boot(w http.ResponseWriter, r *http.Request) {
 	name, isScript := strings.CutPrefix(r.URL.Path, "/boot/")
 	mac, err := lab.ParseMAC(strings.TrimSuffix(name, ".ipxe"))
 	isScript = isScript && strings.HasSuffix(name, ".ipxe") && err == nil
+	other := slices.Contains([]string{"/boot.ipxe", "/kernel", "/initrd", "/system/kernel", "/system/initrd"}, r.URL.Path)
 	switch {
-	case !isScript && r.URL.Path != "/boot.ipxe" && r.URL.Path != "/kernel" && r.URL.Path != "/initrd":
+	case !isScript && !other:
 		http.Error(w, "carte serves boot scripts here, and nothing else", http.StatusNotFound)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
@@ -124,6 +126,10 @@ func (s *Server) boot(w http.ResponseWriter, r *http.Request) {
 		s.serveScript(w, r, mac)
 	case r.URL.Path == "/boot.ipxe":
 		sendScript(w, whoScript)
+	case r.URL.Path == "/system/kernel":
+		s.serveSystem(w, r, lab.RungKernel)
+	case r.URL.Path == "/system/initrd":
+		s.serveSystem(w, r, lab.RungInitrd)
 	case r.URL.Path == "/kernel":
 		s.serveFile(w, r, s.files.kernel, lab.RungKernel)
 	default:
@@ -137,29 +143,41 @@ func (s *Server) serveScript(w http.ResponseWriter, r *http.Request, mac lab.MAC
 	if ip.IsLoopback() {
 		shown = "" // a virtual machine's address is QEMU's affair
 	}
-	d, err := s.decide(r.Context(), mac, shown, r.Method == http.MethodHead)
+	local := localOf(r)
+	words := func(d lab.Script) own { return ownWords(d, mac, s.hosts(d.Machine, local), s.pin) }
+	look := r.Method == http.MethodHead
+	var err error
+	if !look && r.URL.Query().Get("failed") != "" {
+		err = s.notStarted(r.Context(), mac)
+	}
+	var d lab.Script
+	var o own
+	if err == nil {
+		d, o, err = s.decide(r.Context(), mac, shown, look, words)
+	}
 	if err != nil {
 		s.cfg.Log.Error("http: script", "mac", mac, "err", err)
 		http.Error(w, "carte could not decide; its log says why", http.StatusInternalServerError)
 		return
 	}
 	s.keepLease(r.Context(), d.Machine, mac, ip)
-	if text := fmt.Sprintf("script: %s: %s", d.Do, d.Why); s.logged.fresh(string(mac)+text, time.Minute) || d.Do == lab.ScriptAgent {
+	if text := fmt.Sprintf("script: %s: %s", d.Do, d.Why); s.logged.fresh(string(mac)+text, time.Minute) || d.Do == lab.ScriptAgent || d.Do == lab.ScriptSystem {
 		s.cfg.Lab.Log(lab.Line{Machine: d.Machine.ID, Source: "http", Text: text})
 	}
-	sendScript(w, script(d, mac, s.hosts(d.Machine, localOf(r)), s.pin))
+	sendScript(w, script(d, mac, s.hosts(d.Machine, local), s.pin, o))
 }
 
 // decide asks the lab. Without a kernel every machine waits, and its screen says so. Looking (HEAD) has no consequences.
-func (s *Server) decide(ctx context.Context, mac lab.MAC, ip string, look bool) (lab.Script, error) {
+func (s *Server) decide(ctx context.Context, mac lab.MAC, ip string, look bool, words func(lab.Script) own) (lab.Script, own, error) {
 	if look {
-		return s.cfg.Lab.Peek(mac), nil
+		d := s.cfg.Lab.Peek(mac)
+		return d, words(d), nil
 	}
 	if s.files.missing != nil {
 		m, _, err := s.cfg.Lab.SeenMachine(ctx, mac, lab.RungDHCP, ip, true)
-		return lab.Script{Do: lab.ScriptHold, Machine: m, Why: s.files.missing.Error()}, err
+		return lab.Script{Do: lab.ScriptHold, Machine: m, Why: s.files.missing.Error()}, own{}, err
 	}
-	return s.cfg.Lab.Script(ctx, mac, ip)
+	return s.system(ctx, func() (lab.Script, error) { return s.cfg.Lab.Script(ctx, mac, ip) }, words)
 }
 
 // keepLease renews a waiting stranger's address: iPXE does not.

@@ -49,12 +49,18 @@ type Payload struct {
 type Config struct {
 	Lab     *lab.Lab
 	Chunks  ChunkSource
-	Sink    ChunkSink // nil: captures are refused
+	Sink    ChunkSink    // nil: captures are refused
+	Kernels KernelSource // nil: systems with a kernel of their own are refused
+	Home    HomeSink     // nil: results are refused, and changes
 	Payload Payload
 	// Mend stores what next hands over, as far as it is sound and lacking, until that returns io.EOF. Nil: nothing is taken.
 	Mend func(next func() (chunk.ID, []byte, error)) error
 	Log  *slog.Logger
 	Cert tls.Certificate // of the agents' API; its PinOf goes on their command lines, so it should outlive a restart
+
+	// Stages is a folder for what agents send for the next start of their machines: at most 64 files of lab.MaxStage bytes.
+	// What is in it need not survive, but should. Empty: that is refused.
+	Stages string
 
 	Interface string   // the wire to serve; empty: no DHCP, no TFTP, no router advertisements
 	DHCP      string   // server; proxy: another server gives the addresses; auto (also when empty): server unless another is heard; off
@@ -77,10 +83,14 @@ const (
 
 // A Server serves one wire, or none, and the virtual machines of this computer. Listen, then Run, once each.
 type Server struct {
-	cfg    Config
-	pin    string
-	roots  *roots
-	hot    *hot
+	cfg   Config
+	pin   string
+	roots *roots
+	hot   *hot
+
+	kernels *kernels
+	stages  stages
+
 	files  files
 	self   netip.Prefix // on the interface; zero without one
 	pool   lab.Pool
@@ -116,7 +126,7 @@ func New(c Config) (*Server, error) {
 		c.Probe = 6 * time.Second
 	}
 	s := &Server{cfg: c, pin: PinOf(c.Cert), mode: "off"}
-	s.roots, s.hot = newRoots(c.Chunks), newHot(c.Chunks)
+	s.roots, s.hot, s.kernels = newRoots(c.Chunks), newHot(c.Chunks), newKernels(c.Kernels)
 	return s, nil
 }
 
@@ -130,6 +140,9 @@ func (s *Server) Listen(ctx context.Context) (err error) {
 	}()
 	if err := s.files.load(s.cfg.Payload); err != nil {
 		s.cfg.Log.Warn("machines cannot be booted", "err", err)
+	}
+	if err := s.stages.open(s.cfg.Stages); err != nil {
+		return err
 	}
 	host := "127.0.0.1"
 	if s.cfg.Interface != "" {
@@ -196,7 +209,7 @@ func (s *Server) wanted(host string) []listener {
 
 // Run serves until the context ends, and returns its error then. A server that Listen has not opened has nothing to do.
 func (s *Server) Run(ctx context.Context) error {
-	all := []func(context.Context) error{}
+	all := []func(context.Context) error{s.tidy}
 	for _, l := range s.http {
 		all = append(all, func(ctx context.Context) error { return s.serveHTTP(ctx, l) })
 	}

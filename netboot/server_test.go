@@ -436,6 +436,9 @@ func TestScripts(t *testing.T) {
 	m := lab.Machine{ID: 7}
 	at := hosts{"10.77.0.1:80", "10.77.0.1:4443"}
 	user := hosts{"10.0.2.2:34567", "10.0.2.2:34568"}
+	system := func(start lab.Start, cmdline string) lab.Script {
+		return lab.Script{Do: lab.ScriptSystem, Machine: m, Boot: 3, Token: "7.4.0123456789abcdef", Why: "hpt starts", Plan: lab.Plan{Start: start, Cmdline: cmdline}}
+	}
 	rows := []struct {
 		s  lab.Script
 		at hosts
@@ -444,10 +447,14 @@ func TestScripts(t *testing.T) {
 		{lab.Script{Do: lab.ScriptAgent, Machine: m, Token: "7.3.0123456789abcdef", Why: "nothing is queued; the agent looks at the machine and waits"}, user},
 		{lab.Script{Do: lab.ScriptHold, Machine: m, Why: "unknown machine, code ABCD; adopt it: carte machine adopt 52:54:00:00:00:07 --name NAME"}, at},
 		{lab.Script{Do: lab.ScriptLocal, Machine: m, Why: "parked: ${bad} && reboot || `x` \"y\" \n reboot"}, at},
+		{system(lab.StartNetboot, "hugepages=64  console=ttyS1"), at},
+		{system(lab.StartMemory, "com1=115200 console=com1"), user},
 	}
 	var text strings.Builder
 	for _, row := range rows {
-		fmt.Fprintf(&text, "--- %s\n%s", row.s.Do, script(row.s, "52:54:00:00:00:07", row.at, strings.Repeat("ab", 32)))
+		o := ownWords(row.s, "52:54:00:00:00:07", row.at, strings.Repeat("ab", 32))
+		o.initrd, o.named = row.s.Plan.Start == lab.StartNetboot, row.s.Plan.Start == lab.StartNetboot
+		fmt.Fprintf(&text, "--- %s\n%s", row.s.Do, script(row.s, "52:54:00:00:00:07", row.at, strings.Repeat("ab", 32), o))
 	}
 	text.WriteString("--- who\n" + whoScript)
 	golden(t, "scripts.txt", text.String())
