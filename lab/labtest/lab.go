@@ -74,6 +74,13 @@ func (b *Bench) Start(t testing.TB) {
 	if c.Sink == nil {
 		c.Sink = desk
 	}
+	if c.Kernels == nil {
+		c.Kernels, _ = any(desk).(netboot.KernelSource)
+	}
+	if c.Home == nil {
+		c.Home, _ = any(desk).(netboot.HomeSink)
+	}
+	c.Stages = filepath.Join(b.dir, "stages")
 	if b.Net, err = netboot.New(c); err == nil {
 		err = b.Net.Listen(ctx)
 	}

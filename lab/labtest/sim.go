@@ -23,15 +23,16 @@ type Sim struct {
 	More []Disk // other disks that the machine has; none of them may ever be written
 	Boot string // base URL of the server's boot scripts, http://ADDRESS:PORT
 
-	Interval time.Duration               // of the agent's reports
-	Wrap     func(agent.Disk) agent.Disk // stands between the agent and the disk
-	Agent    func(*agent.Options)        // last word on the agent's options
-	Asked    atomic.Int64                // boot scripts fetched
-	Slowest  atomic.Int64                // nanoseconds that the slowest script took
-	Said     func(script string)         // hears every script
-	Rest     time.Duration               // between two boots, 20 ms when 0
-	Again    bool                        // what it is sent to restarts it: it lives until it is turned off
-	HTTP     *http.Client                // what firmware and agent ask with; nil: their own
+	Interval time.Duration                                                          // of the agent's reports
+	Wrap     func(agent.Disk) agent.Disk                                            // stands between the agent and the disk
+	Agent    func(*agent.Options)                                                   // last word on the agent's options
+	Asked    atomic.Int64                                                           // boot scripts fetched
+	Slowest  atomic.Int64                                                           // nanoseconds that the slowest script took
+	Said     func(script string)                                                    // hears every script
+	Rest     time.Duration                                                          // between two boots, 20 ms when 0
+	Again    bool                                                                   // what it is sent to restarts it: it lives until it is turned off
+	System   func(ctx context.Context, script string, args map[string]string) error // runs what iPXE loads that is not carte's own; nil: it ends with EndSystem
+	HTTP     *http.Client                                                           // what firmware and agent ask with; nil: their own
 }
 
 // A Disk is a plain file that a Sim has as its disk.
@@ -46,6 +47,8 @@ type Disk struct {
 const (
 	EndLocal = "local" // it was sent to its own disk
 	EndPivot = "pivot" // the agent started the user's system
+
+	EndSystem = "system" // iPXE started the kernel of its boot's own plan
 )
 
 // PowerOn runs the machine until it would run something that is not carte's, and says what. It lives on through
@@ -96,6 +99,12 @@ func (s *Sim) once(ctx context.Context) (end string, err error) {
 		if _, err := s.fetch(ctx, file); err != nil {
 			return "", err
 		}
+	}
+	if strings.Contains(script, lab.StartMark) {
+		if s.System == nil {
+			return EndSystem, nil
+		}
+		return "", s.System(ctx, script, args)
 	}
 	o := agent.Options{
 		Server: args[lab.ArgServer], Pin: args[lab.ArgPin], Token: args[lab.ArgToken], Interval: s.Interval, HTTP: s.HTTP,
