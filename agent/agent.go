@@ -55,9 +55,9 @@ type Options struct {
 	Node func(lab.DiskID) (string, error)
 
 	// Prepare, when set, is called when the disk is proven and closed, before the server is told; its error fails the
-	// attempt. Handover starts what the orders say: the user's system, or with lab.DoLocal the machine's own disk. On a
-	// real machine it returns only with an error.
-	Prepare  func(context.Context, lab.Orders) error
+	// attempt. undo is called when the server calls the boot back then. Handover starts what the orders say: the user's
+	// system, or with lab.DoLocal the machine's own disk. On a real machine it returns only with an error.
+	Prepare  func(context.Context, Ready) (undo func() error, err error)
 	Handover func(context.Context, lab.Orders) error
 
 	// Peers opens a listener towards the server, through which other machines that lay the same image take chunks from this
@@ -67,6 +67,16 @@ type Options struct {
 	Console  io.Writer     // whole lines for the person in front of the machine; nil: nobody is there
 	Log      *slog.Logger  // the same lines; nil: nowhere
 	Interval time.Duration // between two reports, 1 s when 0; waiting agents take twice, stopped ones ten times as long
+}
+
+// Ready is a boot whose disk is proven and closed.
+type Ready struct {
+	lab.Orders
+	Server, Pin string
+	Key         string // the agent's right, which its shim inherits
+
+	Say  func(format string, args ...any)              // to the person in front of the machine, and to the server's log
+	Send func(ctx context.Context, stage []byte) error // gives the server a second stage, of at most lab.MaxStage bytes
 }
 
 // Ended is the error of an attempt whose end the server has written down. Again says that the server tries once more

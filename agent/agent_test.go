@@ -223,7 +223,9 @@ func TestRunPrepareFails(t *testing.T) {
 	s := newServer(t, nil)
 	m := small(t, s)
 	o := m.options()
-	o.Prepare = func(context.Context, lab.Orders) error { return fmt.Errorf("no init: %w", lab.ErrInvalid) }
+	o.Prepare = func(context.Context, Ready) (func() error, error) {
+		return nil, fmt.Errorf("no init: %w", lab.ErrInvalid)
+	}
 	var end *Ended
 	if err := Run(t.Context(), o); !errors.As(err, &end) || end.Again || len(m.started) > 0 {
 		t.Errorf("error %v, started %+v", err, m.started)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,26 +17,28 @@ import (
 	"carte/lab"
 )
 
-// Where a tree is put together. All lies in the initramfs, and out of reach once the user's system runs.
-const (
-	baseAt  = "/carte/base"  // the partition, never written
-	upperAt = "/carte/upper" // a file system in memory for what the user's system changes
-	rootAt  = "/newroot"     // both, one over the other
-)
-
 // inits is what is started, the first that the tree has: the kernel's own list, and /init before the rest of it.
 var inits = []string{"/sbin/init", "/init", "/etc/init", "/bin/init", "/bin/sh"}
 
-// prepare does what can be done before the server is told, so that what fails is still an attempt that failed: a tree is
-// mounted and looked into.
-func (p *pid1) prepare(ctx context.Context, o lab.Orders) error {
-	switch o.Start {
-	case lab.StartDisk:
-		return nil
+// prepare does what can be done before the server is told, so that what fails is still an attempt that failed: a tree is put
+// together and looked into; what replaces this kernel is made, and loaded or sent. undo takes it back, should the server call
+// the boot back in the last moment.
+func (p *pid1) prepare(ctx context.Context, r Ready) (undo func() error, err error) {
+	undo = func() error { return nil }
+	switch r.Start {
+	case lab.StartDisk, lab.StartLay:
+		return undo, nil
 	case lab.StartPivot:
-		return prepareTree(ctx, o)
+		if err := here.settleTable(ctx, r.Disk); err != nil {
+			return undo, err
+		}
+		if p.tree, err = here.compose(ctx, r.Orders); err != nil {
+			return undo, err
+		}
+		p.task = shimTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders}
+		return p.tree.undo, nil
 	}
-	return fmt.Errorf("start %q: this agent knows disk and pivot: %w", o.Start, lab.ErrInvalid)
+	return undo, fmt.Errorf("start %q: this agent knows disk, pivot and lay: %w", r.Start, lab.ErrInvalid)
 }
 
 // handover starts the user's system. The server has agreed and takes no more reports, so an error goes to the console,
@@ -44,7 +47,7 @@ func (p *pid1) prepare(ctx context.Context, o lab.Orders) error {
 func (p *pid1) handover(_ context.Context, o lab.Orders) error {
 	err := errors.New("the machine did not restart")
 	if o.Do == lab.DoBoot && o.Start == lab.StartPivot {
-		err = pivot(o)
+		err = p.tree.become(p.task)
 	} else if e := restart(); e != nil {
 		err = fmt.Errorf("restart the machine: %w", e)
 	}
@@ -52,42 +55,14 @@ func (p *pid1) handover(_ context.Context, o lab.Orders) error {
 	return err
 }
 
-// prepareTree mounts the tree read-only, with a layer in memory over it, and finds its init.
-func prepareTree(ctx context.Context, o lab.Orders) error {
-	d, err := here.find(o.Disk)
+// settleTable lets the kernel see the partitions of a disk that was just flashed.
+func (h host) settleTable(ctx context.Context, id lab.DiskID) error {
+	d, err := h.find(id)
 	if err != nil {
 		return err
 	}
-	if err := rereadTable(ctx, here.node(d)); err != nil {
-		return fmt.Errorf("disk %s: %w", o.Disk, err)
-	}
-	part, err := here.partition(d.name, o.Writes[0])
-	if err != nil {
-		return fmt.Errorf("disk %s: %w", o.Disk, err)
-	}
-	for _, dir := range []string{baseAt, upperAt, rootAt} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	// noload: a journal that is replayed would write to what was just proven.
-	if err := unix.Mount(part, baseAt, "ext4", unix.MS_RDONLY, "noload"); err != nil {
-		return fmt.Errorf("%s is not a tree, its bytes do not mount as ext4 (%s: %w): %w", o.Writes[0].Ref, part, err, lab.ErrInvalid)
-	}
-	if _, err := findInit(baseAt); err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", o.Writes[0].Ref, err), unix.Unmount(baseAt, 0))
-	}
-	if err := unix.Mount("tmpfs", upperAt, "tmpfs", 0, "size=50%,mode=0755"); err != nil {
-		return fmt.Errorf("mount %s: %w", upperAt, err)
-	}
-	for _, dir := range []string{"/upper", "/work"} {
-		if err := os.Mkdir(upperAt+dir, 0o755); err != nil {
-			return err
-		}
-	}
-	layers := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", baseAt, upperAt, upperAt)
-	if err := unix.Mount("overlay", rootAt, "overlay", 0, layers); err != nil {
-		return fmt.Errorf("mount %s over %s: %w", upperAt, baseAt, err)
+	if err := rereadTable(ctx, h.node(d)); err != nil {
+		return fmt.Errorf("disk %s: %w", id, err)
 	}
 	return nil
 }
@@ -136,13 +111,8 @@ func (h host) partition(disk string, w lab.Write) (string, error) {
 // findInit returns the first of inits that is a program in the tree at root. Links lead where they would lead if root
 // were /.
 func findInit(root string) (string, error) {
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	defer unix.Close(dir)
 	for _, path := range inits {
-		fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+		fd, err := openIn(root, path, unix.O_PATH)
 		if err != nil {
 			continue
 		}
@@ -156,19 +126,50 @@ func findInit(root string) (string, error) {
 	return "", fmt.Errorf("it has none of %s, so there is nothing to start: %w", strings.Join(inits, ", "), lab.ErrInvalid)
 }
 
-// pivot makes the prepared tree the root and becomes its init. It returns only with an error.
-func pivot(o lab.Orders) error {
-	for _, m := range []string{"/proc", "/sys", "/run", "/dev"} {
-		if err := os.MkdirAll(rootAt+m, 0o755); err != nil {
+// become makes the composition the root, starts the shim beside it where its clauses want one, and becomes its init. It returns
+// only with an error.
+func (c *composition) become(task shimTask) error {
+	task.Init = c.init
+	for _, b := range c.backs {
+		fd, err := unix.Open(b.Upper, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("what is changed in %s: %w", b.Image, err)
+		}
+		b.Upper = fmt.Sprintf("/proc/self/fd/%d", fd) // out of reach by its name from here on
+		task.Backs = append(task.Backs, b)
+	}
+	if err := switchRoot(); err != nil {
+		return err
+	}
+	if wantsShim(task.Orders) {
+		if err := spawnShim(task); err != nil {
 			return err
 		}
-		if err := unix.Mount(m, rootAt+m, "", unix.MS_MOVE, ""); err != nil {
+	}
+	if err := ownConsole(); err != nil {
+		return err
+	}
+	argv, env := initArguments(task.Orders.Cmdline)
+	argv = append([]string{c.init}, argv...)
+	env = append([]string{"HOME=/", "TERM=linux", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, env...)
+	return fmt.Errorf("%s: %w", c.init, unix.Exec(c.init, argv, env))
+}
+
+// wantsShim says whether a process of carte lives beside the system.
+func wantsShim(o lab.Orders) bool {
+	return slices.ContainsFunc([]lab.Clause{lab.Heartbeat, lab.Autostart, lab.Results, lab.Lazy}, o.Compose.Gives)
+}
+
+// switchRoot moves the kernel's file systems into the root that was put together, and makes that the root.
+func switchRoot() error {
+	for _, m := range []string{"/sys", "/run", "/dev", "/proc"} { // makeDir needs /proc
+		at, err := makeDir(rootAt, m, 0o755)
+		if err != nil {
+			return err
+		}
+		if err := unix.Mount(m, at, "", unix.MS_MOVE, ""); err != nil {
 			return fmt.Errorf("move %s: %w", m, err)
 		}
-	}
-	path, err := findInit(rootAt)
-	if err != nil {
-		return err
 	}
 	os.Remove("/init") // ours: 10 MB of memory; where it is not a file there is nothing to gain
 	if err := unix.Chdir(rootAt); err != nil {
@@ -180,16 +181,7 @@ func pivot(o lab.Orders) error {
 	if err := unix.Chroot("."); err != nil {
 		return err
 	}
-	if err := unix.Chdir("/"); err != nil {
-		return err
-	}
-	if err := ownConsole(); err != nil {
-		return err
-	}
-	argv, env := initArguments(o.Cmdline)
-	argv = append([]string{path}, argv...)
-	env = append([]string{"HOME=/", "TERM=linux", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, env...)
-	return fmt.Errorf("%s: %w", path, unix.Exec(path, argv, env))
+	return unix.Chdir("/")
 }
 
 // ownConsole gives the user's init the kernel's console as its input, output and error.

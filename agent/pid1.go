@@ -40,6 +40,8 @@ func PID1() {
 type pid1 struct {
 	console io.Writer
 	cmdline string
+	tree    *composition // what prepare has put together
+	task    shimTask     // and what its shim is told
 }
 
 func (p *pid1) run(ctx context.Context) error {

@@ -190,12 +190,27 @@ func (w *work) climb(ctx context.Context) error {
 	if err := w.settle(ctx); err != nil {
 		return err
 	}
+	if words := notOverlaid(w.orders); words != "" {
+		w.say("%s", words)
+	}
+	undo := func() error { return nil }
 	if w.Prepare != nil {
-		if err := w.Prepare(ctx, w.orders); err != nil {
+		var err error
+		if undo, err = w.Prepare(ctx, w.ready()); err != nil {
 			return fmt.Errorf("prepare the start: %w", err)
 		}
 	}
-	return w.reach(ctx, 0, lab.Report{Rung: lab.RungHandover})
+	err := w.reach(ctx, 0, lab.Report{Rung: lab.RungHandover})
+	if err != nil {
+		if e := undo(); e != nil {
+			w.say("what was prepared could not be taken back: %v", e)
+		}
+	}
+	return err
+}
+
+func (w *work) ready() Ready {
+	return Ready{Orders: w.orders, Server: w.client.base, Pin: w.Pin, Key: w.client.key, Say: w.say, Send: w.client.sendStage}
 }
 
 // flash opens the disk, makes it equal to the orders, and closes it.

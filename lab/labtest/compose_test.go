@@ -1,0 +1,233 @@
+package labtest_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"carte/lab"
+	"carte/lab/labtest"
+	"carte/netboot"
+)
+
+// composeInit looks at the system that was put together around it, changes a good part of it, and says how it was.
+const composeInit = `#!/bin/sh
+bad() { echo "::carte fail $1"; exec /bin/busybox poweroff -f; }
+is() { test "$2" = "$3" || bad "$1 is '$2' and should be '$3'"; }
+is "what three layers write" "$(cat /etc/who)" two
+is "what the base alone has" "$(cat /etc/base)" base
+is "what the first layer alone has" "$(cat /etc/one)" one
+is "through a link" "$(cat /lib/x)" x
+is "home" "$(cat /home/ann/hello)" hello
+is "what home hides" "$(ls /home/ann)" "$(printf 'hello\nold')"
+is "owner of home" "$(stat -c %u:%g:%a /home/ann)" 1000:1000:750
+is "host name" "$(cat /etc/hostname)" vm
+is "a key" "$(cat /root/.ssh/key) $(stat -c %a /root/.ssh/key)" "secret 600"
+is "a file through a link" "$(cat /usr/lib/x.conf)" conf
+is "/carte/out" "$(stat -c %a /carte/out)" 1777
+is "the project" "$(cat /carte/project/data)" data
+is "what an earlier boot left" "$(ls /var)" ""
+test -e /root/left && bad "what an earlier boot left is there"
+echo left >/root/left
+echo junk >/etc/who; rm /etc/base; rm -r /home/ann/old; echo changed >/home/ann/hello
+dd if=/dev/zero of=/var/junk bs=1M count=JUNK 2>/dev/null || bad "there is no room for JUNK MiB of junk"
+sync
+MORE
+echo "::carte metric uptime=$(cut -d' ' -f1 /proc/uptime) s"
+echo "::carte done"
+exec /bin/busybox poweroff -f
+`
+
+// file is one of those that a test's tar has.
+type file struct {
+	name, text string
+	mode       int64 // 0: 0644; of a name that ends with a /, 0755
+	uid        int
+	link       string
+}
+
+// tarOf packs files, with the directories above them.
+func tarOf(t *testing.T, all ...file) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	made := map[string]bool{".": true}
+	add := func(h *tar.Header, text string) {
+		h.Uname, h.Size, h.ModTime = "", int64(len(text)), time.Unix(1e9, 0)
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var above func(dir string)
+	above = func(dir string) {
+		if !made[dir] {
+			above(path.Dir(dir))
+			made[dir] = true
+			add(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}, "")
+		}
+	}
+	for _, f := range all {
+		name := strings.TrimSuffix(f.name, "/")
+		above(path.Dir(name))
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Uid: f.uid, Gid: f.uid}
+		switch {
+		case f.link != "":
+			h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, f.link, 0o777
+		case name != f.name:
+			h.Typeflag, h.Name, h.Mode, made[name] = tar.TypeDir, f.name, 0o755, true
+		}
+		if f.mode != 0 {
+			h.Mode = f.mode
+		}
+		add(h, f.text)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// busyboxSystem is a small system around an init, with its libraries behind a link, as systems have them now.
+func busyboxSystem(t *testing.T, init string) []byte {
+	t.Helper()
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil || bytes.Contains(busybox, []byte("/ld-linux")) {
+		labtest.Lacking(t, "there is no static busybox (Debian: apt-get install busybox-static)")
+	}
+	all := []file{
+		{name: "bin/busybox", text: string(busybox), mode: 0o755}, {name: "sbin/init", text: init, mode: 0o755},
+		{name: "etc/os-release", text: "PRETTY_NAME=Busybox\n"}, {name: "etc/who", text: "base\n"}, {name: "etc/base", text: "base\n"},
+		{name: "usr/lib/x", text: "x\n"}, {name: "lib", link: "usr/lib"}, {name: "home/ann/skeleton", text: "hidden\n"},
+	}
+	for _, dir := range []string{"dev/", "proc/", "sys/", "run/", "tmp/", "var/", "root/"} {
+		all = append(all, file{name: dir})
+	}
+	for _, tool := range []string{"sh", "test", "stat", "cat", "cut", "ls", "printf", "rm", "dd", "sync", "echo", "mount", "grep", "uname", "lsmod", "sleep", "wc", "find"} {
+		all = append(all, file{name: "bin/" + tool, link: "busybox"})
+	}
+	return tarOf(t, all...)
+}
+
+// loaded imports what a test has made.
+func loaded(t *testing.T, b *labtest.Bench, data []byte, i lab.Import) lab.Version {
+	t.Helper()
+	im, err := b.Import(t.Context(), bytes.NewReader(data), i, nil)
+	if err != nil {
+		t.Fatalf("%s: %v", i.Name, err)
+	}
+	return im.Version
+}
+
+// composed are the images of a system, and the stack of them.
+type composed struct {
+	versions []lab.Version
+	stack    lab.Stack
+}
+
+// compose imports a base with that init, files of every sort, and more images, and makes a stack of them.
+func compose(t *testing.T, b *labtest.Bench, init string, more ...lab.Version) (c composed) {
+	t.Helper()
+	add := func(data []byte, i lab.Import) {
+		c.versions = append(c.versions, loaded(t, b, data, i))
+	}
+	add(busyboxSystem(t, init), lab.Import{Name: "base", Kind: "system", Form: lab.FormTree})
+	add(tarOf(t, file{name: "etc/who", text: "one\n"}, file{name: "etc/one", text: "one\n"}), lab.Import{Name: "one", Kind: "system", Form: lab.FormFiles})
+	add(tarOf(t, file{name: "etc/who", text: "two\n"}), lab.Import{Name: "two", Kind: "system", Form: lab.FormFiles})
+	add(tarOf(t, file{name: "./", mode: 0o750, uid: 1000}, file{name: "hello", text: "hello\n", uid: 1000}, file{name: "old", text: "old\n"}),
+		lab.Import{Name: "ann", Kind: "user", Form: lab.FormFiles, Place: "/home/ann"})
+	add(tarOf(t, file{name: "data", text: "data\n"}), lab.Import{Name: "work", Kind: "project", Form: lab.FormFiles})
+	c.versions = append(c.versions, more...)
+	c.stack = lab.Stack{Name: "composed", Files: []lab.TextFile{
+		{Path: "/etc/hostname", Text: "{machine}\n"}, {Path: "/root/.ssh/key", Mode: 0o600, Text: "secret\n"}, {Path: "/lib/x.conf", Text: "conf\n"},
+	}}
+	for _, v := range c.versions {
+		c.stack.Layers = append(c.stack.Layers, lab.Ref{Name: v.Image})
+	}
+	return c
+}
+
+// run boots the stack on the machine to its end, and proves that no layer on the disk has changed.
+func (c composed) run(t *testing.T, b *labtest.Bench, vms *labtest.VMs, m lab.Machine) lab.Boot {
+	t.Helper()
+	id := labtest.Boot(t, b, c.stack.Name, m.Name)
+	x := labtest.UntilIn(t, b, labtest.Long, "the end of a boot", func(s lab.Snapshot) bool { return s.Boots[id].State.Final() }).Boots[id]
+	if x.State != lab.Done || x.Strikes > 0 {
+		t.Fatalf("boot %d is %s after %d strikes: %s", x.ID, x.State, x.Strikes, x.Reason)
+	}
+	off(t, b, m)
+	at, _ := x.Plan.Places()
+	for i, v := range c.versions {
+		if err := labtest.HoldsAt(t, b.State.Chunks, vms.Disk(m), at[i], v); err != nil {
+			t.Errorf("after the system ran: %v", err)
+		}
+	}
+	for _, k := range x.Climbs {
+		t.Logf("%s  %s", k.At.Format("15:04:05.000"), k.Rung)
+	}
+	t.Logf("%s; %q", x.Moved.Words(), x.Chosen.Why)
+	return x
+}
+
+// spent is the time between two rungs of a boot.
+func spent(x lab.Boot, from, to lab.Rung) time.Duration {
+	at := func(r lab.Rung) time.Time {
+		i := slices.IndexFunc(x.Climbs, func(c lab.Climb) bool { return c.Rung == r })
+		if i < 0 {
+			return time.Time{}
+		}
+		return x.Climbs[i].At
+	}
+	return at(to).Sub(at(from))
+}
+
+// toldOf waits until the log has a line with those words.
+func toldOf(t *testing.T, b *labtest.Bench, m lab.Machine, words string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), labtest.Patience)
+	defer cancel()
+	for after := int64(0); ; {
+		lines, next, _, err := b.Tail(ctx, lab.Tail{Machine: m.ID, After: after, Wait: true})
+		if err != nil {
+			t.Fatalf("nobody said %q: %v", words, err)
+		}
+		if slices.ContainsFunc(lines, func(l lab.Line) bool { return strings.Contains(l.Text, words) }) {
+			return
+		}
+		after = next
+	}
+}
+
+// resetLimit is what a reset may take here, where the machine's one processor is emulated and shares this computer with other tests:
+// on an idle one it is below a second.
+const resetLimit = 5 * time.Second
+
+// A tree, files over it, files at places of their own and small texts are one system, which runs from memory or from the disk; none
+// of its layers ever changes, what it changed is gone at its next start, and a reset that trusts what was proven is done in a second.
+func TestCompose(t *testing.T) {
+	labtest.QEMU(t)
+	b := labtest.New(t, netboot.Config{Payload: labtest.RealPayload(t)})
+	vms := labtest.NewVMs(t, b)
+	c := compose(t, b, strings.NewReplacer("JUNK", "300", "MORE", ":").Replace(composeInit))
+	m := labtest.Say(t, b, lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{DiskBytes: 4 << 30}}).Machines[0]
+	c.stack.Upper = lab.UpperDisk
+	for i, reset := range []lab.Reset{lab.ResetAlways, lab.ResetTrust, lab.ResetSampled} {
+		c.stack.Reset = reset
+		labtest.Say(t, b, lab.PutStack{Stack: c.stack, Edit: i > 0})
+		x := c.run(t, b, vms, m)
+		took := spent(x, lab.RungHello, lab.RungHandover)
+		t.Logf("reset %s: %v from orders to the user's kernel", reset, took)
+		if i > 0 && (took > resetLimit || x.Moved.Written > 0 || !strings.Contains(x.Chosen.Why, "reset "+string(reset))) {
+			t.Errorf("the reset took %v, wrote %d bytes: %q", took, x.Moved.Written, x.Chosen.Why)
+		}
+	}
+	toldOf(t, b, m, "reset sampled: every layer was proven here before")
+}
