@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ type Desk struct {
 	Looks []func(context.Context) []lab.Finding
 	Still bool // nothing runs: the log is what earlier runs have left
 	taken taken
+	homes sync.RWMutex // held while results change places
 
 	listed listed
 }

@@ -28,6 +28,7 @@ import (
 //	chunks/     packs and manifests
 //	versions/   a card for each version, from which a lost catalogue is made again
 //	secret      32 random bytes
+//	results/    what boots left, a folder for each
 //	tmp/        emptied at every Open
 //	reserve     room that is given up when the disk is full
 //	kinds.toml  kinds of images that this lab has beside carte's; a person's

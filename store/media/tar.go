@@ -76,8 +76,13 @@ func (e *exact) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readTar takes the entries in, and names the one that is wrong. archive/tar takes the end of the file for the end of the tar; here that is damage.
+// readTar takes the entries in.
 func (f *Files) readTar(ctx context.Context, in io.Reader) error {
+	return walkTar(ctx, in, func(h *tar.Header, r io.Reader) error { return f.member(ctx, h, r) })
+}
+
+// walkTar hands over the entries, and names the one that is wrong. archive/tar takes the end of the file for the end of the tar; here that is damage.
+func walkTar(ctx context.Context, in io.Reader, member func(*tar.Header, io.Reader) error) error {
 	src := &exact{r: bufio.NewReaderSize(in, 256<<10)}
 	r := tar.NewReader(src)
 	name, end := "the first entry", int64(0) // where the next header begins
@@ -100,7 +105,7 @@ func (f *Files) readTar(ctx context.Context, in io.Reader) error {
 			return fmt.Errorf("tar: after %q at byte %d: %w: %w", name, src.n, err, lab.ErrDamaged)
 		}
 		name = h.Name
-		if err := f.member(ctx, h, r); err != nil {
+		if err := member(h, r); err != nil {
 			if errors.Is(err, io.ErrUnexpectedEOF) {
 				return fmt.Errorf("tar: cut off inside %q at byte %d: %w", name, src.n, lab.ErrDamaged)
 			}
