@@ -144,6 +144,9 @@ func (s Snapshot) Version(ref Ref) (Version, error) {
 	if im := s.Images[ref.Name]; len(all) == 0 && !im.Dies.IsZero() {
 		return Version{}, fmt.Errorf("image %s died at %s, and its bytes were removed (clause %q of kind %s): %w", im.Name, im.Dies.Format(time.RFC3339), ClauseLifetime, im.Kind, ErrNotFound)
 	}
+	if im := s.Images[ref.Name]; len(all) == 0 && im.Owner != "" {
+		return Version{}, fmt.Errorf("image %s lived with %s, and its bytes went when that machine was forgotten (clause %q of kind %s): %w", im.Name, im.Owner, ClauseLifetime, im.Kind, ErrNotFound)
+	}
 	if ref.Version == 0 && len(all) > 0 {
 		return all[len(all)-1], nil
 	}

@@ -18,7 +18,7 @@ func (s Snapshot) judgeOn(st Stack, m Machine, past []Boot) JudgedMachine {
 			j.stop("E-SHARED", "carte boot stop, or wait for it", "%s", reason(err))
 		}
 		out.Start, out.Needs = p.Start, p.Bytes()
-		j.joined(p)
+		j.joined(m, p)
 		j.hardware(m, p)
 		out.Disk = j.disk(m, p)
 		out.Moves = s.moves(m, p, out.Disk)
@@ -39,7 +39,10 @@ func (s Snapshot) judgeOn(st Stack, m Machine, past []Boot) JudgedMachine {
 }
 
 // joined tells what the machine adds by itself.
-func (j *judging) joined(p Plan) {
+func (j *judging) joined(m Machine, p Plan) {
+	if own := j.ownedBy(m); len(own) > 0 && p.Form != FormTree {
+		j.good("I-JOINS", "%s stays out: it can only lie over a tree", own[0].Name)
+	}
 	for _, l := range p.Layers[len(j.st.Layers):] {
 		j.good("I-JOINS", "%s joins by itself: it is the machine's own", l.Ref)
 	}

@@ -186,11 +186,12 @@ func (v Forget) decide(d *draft) error {
 		return err
 	}
 	if v.Confirm != m.Label() {
-		return fmt.Errorf("forgetting %s loses what the lab knows of its disks; repeat its name: --confirm %s: %w", m.Label(), m.Label(), ErrConfirm)
+		return fmt.Errorf("forgetting %s loses what the lab knows of its disks, and the images that live with it; repeat its name: --confirm %s: %w", m.Label(), m.Label(), ErrConfirm)
 	}
 	if err := d.clear(m, "the machine was forgotten"); err != nil {
 		return err
 	}
+	d.diesWith(m)
 	for _, mac := range m.MACs {
 		if _, ok := d.Addresses[mac]; ok {
 			d.put(Gone{TableAddresses, string(mac)})
@@ -255,8 +256,15 @@ var Settings = []Setting{
 		if m.Standing == Unknown {
 			return fmt.Errorf("%s is %s; carte machine adopt %s --name %s names it: %w", m.Label(), m.Standing, m.Label(), v, ErrRefused)
 		}
+		if err := d.freeName(v); err != nil {
+			return err
+		}
+		for _, im := range d.ownedBy(*m) {
+			im.Owner = v
+			d.put(im)
+		}
 		m.Name = v
-		return d.freeName(v)
+		return nil
 	}},
 	{"power", "qemu, wol, manual, or exec:COMMAND with the verb as last argument", func(_ *draft, m *Machine, v string) error {
 		driver, command, _ := strings.Cut(v, ":")

@@ -189,12 +189,15 @@ func (s Snapshot) Plan(st Stack, m Machine, set map[string]string) (p Plan, err 
 	return p, nil
 }
 
-// planLayers finds the version of every layer, and puts those that join by themselves behind them.
+// planLayers finds the version of every layer, and puts those that join by themselves behind them. Only a tree can be joined:
+// over a whole disk, or in a kernel that runs in memory, there is no place for them.
 func (s Snapshot) planLayers(st Stack, m Machine) (all []PlanLayer, err error) {
 	refs := slices.Clone(st.Layers)
-	for _, name := range slices.Sorted(maps.Keys(s.Images)) {
-		if im := s.Images[name]; im.Owner != "" && im.Owner == m.Name && !slices.ContainsFunc(refs, func(r Ref) bool { return r.Name == name }) {
-			refs = append(refs, Ref{Name: name})
+	if slices.ContainsFunc(refs, func(r Ref) bool { return s.Images[r.Name].Form == FormTree }) {
+		for _, im := range s.ownedBy(m) {
+			if !slices.ContainsFunc(refs, func(r Ref) bool { return r.Name == im.Name }) {
+				refs = append(refs, Ref{Name: im.Name})
+			}
 		}
 	}
 	for _, ref := range refs {
@@ -220,6 +223,16 @@ func (s Snapshot) planLayers(st Stack, m Machine) (all []PlanLayer, err error) {
 		all = append(all, l)
 	}
 	return all, nil
+}
+
+// ownedBy lists the images that live with a machine and have a version, by name.
+func (s Snapshot) ownedBy(m Machine) (all []Image) {
+	for _, name := range slices.Sorted(maps.Keys(s.Images)) {
+		if im := s.Images[name]; im.Owner != "" && im.Owner == m.Name && len(s.VersionsOf(name)) > 0 {
+			all = append(all, im)
+		}
+	}
+	return all
 }
 
 // places says where files of a kind are mounted when they do not say it themselves.

@@ -154,16 +154,26 @@ func (d *draft) live(machine int64) Live {
 // so, because the image's name stays.
 func (d *draft) expire() {
 	for _, name := range slices.Sorted(maps.Keys(d.Images)) {
-		im := d.Images[name]
-		if im.Dies.IsZero() || im.Dies.After(d.at) || d.busyWith(name) {
-			continue
+		if im := d.Images[name]; !im.Dies.IsZero() && !im.Dies.After(d.at) && !d.busyWith(name) {
+			d.die(im)
 		}
-		for _, v := range d.VersionsOf(name) {
-			d.put(Gone{TableVersions, v.Ref().String()})
-			d.fact(0, 0, "image %s died (clause %q of kind %s)", v.Ref(), ClauseLifetime, im.Kind)
-		}
-		d.untag(name)
 	}
+}
+
+// diesWith removes the bytes of the images that live with a machine.
+func (d *draft) diesWith(m Machine) {
+	for _, im := range d.ownedBy(m) {
+		d.die(im)
+	}
+}
+
+// die removes all versions of an image whose life is over.
+func (d *draft) die(im Image) {
+	for _, v := range d.VersionsOf(im.Name) {
+		d.put(Gone{TableVersions, v.Ref().String()})
+		d.fact(0, 0, "image %s died (clause %q of kind %s)", v.Ref(), ClauseLifetime, im.Kind)
+	}
+	d.untag(im.Name)
 }
 
 // busyWith says that a boot which is not over has the image.
