@@ -213,6 +213,17 @@ func (d *still) Fsck(context.Context, func(int64, int64)) (lab.Fscked, error) {
 	return lab.Fscked{}, nil
 }
 
+func (d *still) Judge(_ context.Context, st lab.Stack) (lab.Judged, error) {
+	return lab.Judged{Stack: st.Name}, nil
+}
+func (d *still) Results(context.Context, int64, io.Writer) error { return lab.ErrRefused }
+func (d *still) ExportStack(context.Context, string, string, io.Writer, func(int64, int64)) error {
+	return lab.ErrRefused
+}
+func (d *still) ImportStack(context.Context, io.Reader, func(int64)) (lab.Changed, error) {
+	return lab.Changed{}, lab.ErrRefused
+}
+
 // newTest is a screen without a program: messages in, pictures out. Work is done at once.
 func newTest(t testing.TB, s lab.Snapshot, w, h int, o Options) (*model, *still) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package action
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -216,7 +217,7 @@ func TestParseImport(t *testing.T) {
 		"/x/debian.img.zst": {Name: "debian", Kind: "system", Form: lab.FormDisk, File: "/x/debian.img.zst"},
 		"a.ext4.gz root":    {Name: "root", Kind: "system", Form: lab.FormTree, File: "a.ext4.gz"},
 	} {
-		if _, got, err := ParseImport(text); err != nil || got != want {
+		if _, got, err := ParseImport(text); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("ParseImport(%q) = %+v, %v", text, got, err)
 		}
 	}

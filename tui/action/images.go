@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"carte/lab"
@@ -16,7 +17,7 @@ var images = []Action{
 		ID: "image.import", Words: "image import", Keys: []string{"a"}, Where: []Place{Images},
 		Help: "import a file or folder as an image, or as the next version of one",
 		Ask: func(Target) string {
-			return "file or folder, then the image's name where it differs, then disk, tree or files"
+			return "file or folder, then the image's name where it differs, then disk, tree, files or kernel"
 		},
 		Command: func(t Target) string {
 			file, i, err := ParseImport(t.Text)
@@ -72,6 +73,40 @@ var images = []Action{
 		Confirm: func(t Target) string { return ref(t).String() },
 	},
 	{
+		ID: "image.tag", Words: "image tag", Keys: []string{"T"}, Where: []Place{Images},
+		Help:    "give a version a name beside its number, as in debian@stable",
+		Enabled: anImage,
+		Ask:     func(t Target) string { return "tag for " + ref(t).String() },
+		Command: func(t Target) string { return command("carte", "image", "tag", imageWord(t), or(t.Text, "TAG")) },
+		Verb:    func(t Target) (lab.Verb, error) { return lab.TagImage{Ref: ref(t), Tag: t.Text}, nil },
+	},
+	{
+		ID: "image.rollback", Words: "image rollback", Keys: []string{"R"}, Where: []Place{Images},
+		Help: "make the bytes of an older version the newest, as a version of its own",
+		Enabled: func(t Target) (bool, string) {
+			if ok, why := anImage(t); !ok {
+				return ok, why
+			}
+			return len(t.Snapshot.VersionsOf(t.Image.Name)) > 1, t.Image.Name + " has no older version"
+		},
+		Ask: func(t Target) string {
+			if t.Version.Number != 0 {
+				return ""
+			}
+			return "number of the version of " + t.Image.Name + " that is to be the newest"
+		},
+		Command: func(t Target) string {
+			return command("carte", "image", "rollback", or(t.Image.Name, "IMAGE"), "--to", or(backTo(t), "VERSION"))
+		},
+		Verb: func(t Target) (lab.Verb, error) {
+			n, err := strconv.Atoi(backTo(t))
+			if err != nil {
+				return nil, fmt.Errorf("%q is no version's number: %w", t.Text, lab.ErrInvalid)
+			}
+			return lab.RollbackImage{Image: t.Image.Name, To: n}, nil
+		},
+	},
+	{
 		ID: "store.gc", Words: "gc", Where: []Place{Images}, Danger: Interrupts,
 		Help:    "free what no version refers to any more; --dry-run only says how much that is",
 		Command: func(Target) string { return command("carte", "gc") },
@@ -122,10 +157,29 @@ var stacks = []Action{
 		},
 	},
 	{
+		ID: "stack.edit", Words: "stack edit", Keys: []string{"e"}, Where: []Place{Stacks},
+		Help:    "edit a stack as text in your editor",
+		Enabled: aStack,
+		Command: func(t Target) string { return command("carte", "stack", "edit", stackWord(t)) },
+	},
+	{
+		ID: "stack.check", Words: "stack check", Keys: []string{"c"}, Where: []Place{Stacks},
+		Help:    "check whether a stack can run, and on which machine",
+		Enabled: aStack,
+		Command: func(t Target) string { return command("carte", "stack", "check", stackWord(t)) },
+	},
+	{
+		ID: "stack.fix", Words: "stack fix", Where: []Place{Stacks},
+		Help:    "mend what a check found, by its code",
+		Enabled: aStack,
+		Ask:     func(t Target) string { return "code of what is to be mended in " + stackWord(t) },
+		Command: func(t Target) string { return command("carte", "stack", "fix", stackWord(t), or(t.Text, "CODE")) },
+	},
+	{
 		ID: "stack.rm", Words: "stack rm", Keys: []string{"D"}, Where: []Place{Stacks}, Danger: Interrupts,
 		Help:    "remove a stack; boots that wait keep what they were given",
-		Enabled: func(t Target) (bool, string) { return t.Stack.Name != "", "no stack is selected" },
-		Command: func(t Target) string { return command("carte", "stack", "rm", or(t.Stack.Name, "STACK")) },
+		Enabled: aStack,
+		Command: func(t Target) string { return command("carte", "stack", "rm", stackWord(t)) },
 		Verb:    func(t Target) (lab.Verb, error) { return lab.RemoveStack{Name: t.Stack.Name}, nil },
 		Loses:   func(t Target) string { return "stack " + t.Stack.Name },
 	},
@@ -142,7 +196,7 @@ func ParseImport(text string) (file string, i lab.Import, err error) {
 	i = lab.Import{Form: FormByName(file), File: file}
 	if len(words) > 2 {
 		if i.Form = lab.Form(words[2]); !slices.Contains(lab.Forms, i.Form) {
-			return "", i, fmt.Errorf("form %q: carte knows disk, tree and files: %w", i.Form, lab.ErrInvalid)
+			return "", i, fmt.Errorf("form %q: carte knows disk, tree, files and kernel: %w", i.Form, lab.ErrInvalid)
 		}
 	}
 	i.Kind = KindByForm(i.Form)
@@ -181,6 +235,18 @@ func KindByForm(f lab.Form) string {
 }
 
 func anImage(t Target) (bool, string) { return t.Image.Name != "", "no image is selected" }
+
+// backTo is the version that a rollback goes to, as a number.
+func backTo(t Target) string {
+	if t.Version.Number != 0 {
+		return strconv.Itoa(t.Version.Number)
+	}
+	return t.Text
+}
+
+func aStack(t Target) (bool, string) { return t.Stack.Name != "", "no stack is selected" }
+
+func stackWord(t Target) string { return or(t.Stack.Name, "STACK") }
 
 // ref is the selected version, or the image when no version is.
 func ref(t Target) lab.Ref { return lab.Ref{Name: t.Image.Name, Version: t.Version.Number} }

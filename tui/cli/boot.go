@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -12,20 +13,33 @@ import (
 )
 
 func (c *call) bootCommands() []entry {
-	var on, wait, machine, reason string
+	var on, wait, machine, reason, to, file string
 	var timeout time.Duration
 	var before int64
-	var last, first bool
+	var last, first, lay, force bool
+	var set []string
 	return []entry{
 		{
 			use: "boot STACK --on MACHINE", action: "boot.queue",
-			example: "  carte boot hpt --on nuc-1\n  carte boot hpt --on nuc-1 --wait done --timeout 10m",
+			example: "  carte boot hpt --on nuc-1\n  carte boot hpt --on nuc-1 --set pages=512 --wait done --timeout 10m",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&on, "on", "", "the machine (needed)")
+				f.StringArrayVar(&set, "set", nil, "the value of one of the stack's parameters, for this boot: pages=512")
+				f.BoolVar(&lay, "lay", false, "make the disk equal to the stack, prove it, and start nothing")
 				f.StringVar(&wait, "wait", "", "wait until the boot has reached a rung, such as run, or is done")
 				f.DurationVar(&timeout, "timeout", 0, "wait at most so long, such as 5m (default: for ever)")
 			},
-			run: func(ctx context.Context, args []string) error { return c.boot(ctx, args[0], on, wait, timeout) },
+			run: func(ctx context.Context, args []string) error {
+				v := lab.Queue{Machine: on, Stack: args[0], Lay: lay}
+				for _, x := range set {
+					name, value, ok := strings.Cut(x, "=")
+					if !ok {
+						return fmt.Errorf("--set %q is not NAME=VALUE: %w", x, lab.ErrInvalid)
+					}
+					v.Set = with(v.Set, name, value)
+				}
+				return c.boot(ctx, v, wait, timeout)
+			},
 		},
 		{
 			use: "boot show BOOT", help: "show a boot with the time of each rung; BOOT is a number, or a machine for its newest",
@@ -43,6 +57,15 @@ func (c *call) bootCommands() []entry {
 					return c.follow(ctx, d, b.ID, wait, 0)
 				})
 			},
+		},
+		{
+			use: "boot out BOOT", help: "take home what a boot left in " + lab.OutPlace + ", as files or as an archive",
+			flags: func(f *pflag.FlagSet) {
+				f.StringVar(&to, "to", "", "folder to make, or an empty one (default boot-NUMBER)")
+				f.StringVarP(&file, "output", "o", "", "write a tar archive instead, or with - to standard output")
+				f.BoolVar(&force, "force", false, "replace that archive if it is there")
+			},
+			run: func(ctx context.Context, args []string) error { return c.bootOut(ctx, args[0], to, file, force) },
 		},
 		{
 			use: "boot stop BOOT", action: "boot.stop",
@@ -124,12 +147,12 @@ func findBoot(s lab.Snapshot, word string) (lab.Boot, error) {
 }
 
 // boot queues a boot of a stack.
-func (c *call) boot(ctx context.Context, stack, on, wait string, timeout time.Duration) error {
-	if on == "" {
-		return fmt.Errorf("boot %s on which machine? --on MACHINE: %w", stack, lab.ErrInvalid)
+func (c *call) boot(ctx context.Context, v lab.Queue, wait string, timeout time.Duration) error {
+	if v.Machine == "" {
+		return fmt.Errorf("boot %s on which machine? --on MACHINE: %w", v.Stack, lab.ErrInvalid)
 	}
 	return c.begin(ctx, wait, timeout, func(d desk) (lab.Boot, lab.Snapshot, error) {
-		return queueBoot(ctx, d, lab.Queue{Machine: on, Stack: stack})
+		return queueBoot(ctx, d, v)
 	})
 }
 
@@ -310,49 +333,4 @@ func (c *call) listQueue(s lab.Snapshot) error {
 		Boots []bootDoc `json:"boots"`
 	}{docs}
 	return c.show(l)
-}
-
-func (c *call) showBoot(s lab.Snapshot, b lab.Boot) error {
-	d := bootDocOf(s, b, c.term.Now())
-	rows := [][]string{
-		{"boot", strconv.FormatInt(b.ID, 10)}, {"machine", d.Machine}, {"stack", d.Stack}, {"state", string(d.State)},
-		{"reason", d.Reason}, {"waits", d.Waits}, {"cause", d.Cause}, {"fix", d.Fix}, {"attempt", strconv.Itoa(b.Attempt)},
-	}
-	for _, r := range d.Rungs {
-		text := took(r.Seconds)
-		switch {
-		case r.SoFar && s.Still:
-			text = "on it when the lab stopped"
-		case r.SoFar:
-			text += " so far"
-		}
-		if r.Inferred {
-			text += " (not seen, a later rung proves it)"
-		}
-		if r.Attempt != b.Attempt {
-			text += fmt.Sprintf(" (attempt %d)", r.Attempt)
-		}
-		rows = append(rows, []string{string(r.Name), text})
-	}
-	rows = append(rows, []string{"extract", d.Extract})
-	if f := d.Forecast; f != nil {
-		spent := "took " + took(f.Took)
-		if f.SoFar {
-			spent = took(f.Took) + " so far"
-		}
-		rows = append(rows, []string{"strategy", fmt.Sprintf("%s, predicted %s, %s: %s", f.Strategy, took(f.Predicted), spent, f.Why)})
-	}
-	if m := b.Moved; m.Read+m.Written+m.Fetched+m.Reused > 0 {
-		rows = append(rows, []string{"moved", b.MovedWords()})
-	}
-	for _, name := range sortedKeys(b.Metrics) {
-		rows = append(rows, []string{name, fmt.Sprintf("%v %s", b.Metrics[name].Value, b.Metrics[name].Unit)})
-	}
-	var filled [][]string
-	for _, r := range rows {
-		if r[1] != "" {
-			filled = append(filled, r)
-		}
-	}
-	return c.show(list{doc: d, names: []string{strconv.FormatInt(b.ID, 10)}, rows: filled})
 }

@@ -40,6 +40,13 @@ type machineDoc struct {
 	Inventory *lab.Inventory `json:"inventory,omitempty"`
 	Arms      []lab.Arm      `json:"arms"`
 	Holds     []lab.Holding  `json:"holds"`
+	Kexec     *kexecDoc      `json:"kexec,omitempty"` // absent: not tried yet
+}
+
+// kexecDoc is what is known of a machine's way of replacing its kernel.
+type kexecDoc struct {
+	Proven *time.Time `json:"proven,omitempty"`
+	Failed string     `json:"failed,omitempty"` // why
 }
 
 // tailDoc is carte's region at the end of an armed disk; of 0 bytes where the disk has no room for one.
@@ -69,6 +76,9 @@ func machineOf(s lab.Snapshot, m lab.Machine) machineDoc {
 	}
 	if m.Standing == lab.Unknown {
 		d.Code = m.Code()
+	}
+	if m.Kexec != (lab.KexecRecord{}) {
+		d.Kexec = &kexecDoc{stamp(m.Kexec.Proven), m.Kexec.Failed}
 	}
 	return d
 }
@@ -112,22 +122,26 @@ func stateOf(s lab.Snapshot, m lab.Machine) string {
 }
 
 type bootDoc struct {
-	ID       int64         `json:"id"`
-	Machine  string        `json:"machine"`
-	Stack    string        `json:"stack"`
-	Images   []lab.Ref     `json:"images"`
-	Plan     string        `json:"plan"` // digest
-	State    lab.State     `json:"state"`
-	Reason   string        `json:"reason,omitempty"`
-	Waits    string        `json:"waits,omitempty"`
-	Cause    string        `json:"cause,omitempty"`
-	Fix      string        `json:"fix,omitempty"`
-	Rung     lab.Rung      `json:"rung,omitempty"`
-	Progress *lab.Progress `json:"progress,omitempty"`
-	Attempt  int           `json:"attempt"`
-	Strikes  int           `json:"strikes"`
-	Disk     *lab.DiskID   `json:"disk,omitempty"`
-	Rungs    []rungDoc     `json:"rungs"`
+	ID       int64             `json:"id"`
+	Machine  string            `json:"machine"`
+	Stack    string            `json:"stack"`
+	Images   []lab.Ref         `json:"images"`
+	Plan     string            `json:"plan"` // digest
+	Start    lab.Start         `json:"start"`
+	Params   map[string]string `json:"params,omitempty"`
+	Cmdline  string            `json:"cmdline,omitempty"`
+	Agreed   []lab.Agreed      `json:"agreed"`
+	State    lab.State         `json:"state"`
+	Reason   string            `json:"reason,omitempty"`
+	Waits    string            `json:"waits,omitempty"`
+	Cause    string            `json:"cause,omitempty"`
+	Fix      string            `json:"fix,omitempty"`
+	Rung     lab.Rung          `json:"rung,omitempty"`
+	Progress *lab.Progress     `json:"progress,omitempty"`
+	Attempt  int               `json:"attempt"`
+	Strikes  int               `json:"strikes"`
+	Disk     *lab.DiskID       `json:"disk,omitempty"`
+	Rungs    []rungDoc         `json:"rungs"`
 	lab.Moved
 	Forecast *forecastDoc         `json:"forecast,omitempty"`
 	Capture  *lab.PlanCapture     `json:"capture,omitempty"` // what a boot that captures was asked for
@@ -135,6 +149,8 @@ type bootDoc struct {
 	Captured lab.Ref              `json:"captured,omitzero"` // the version that it made, or found
 	Same     bool                 `json:"same,omitempty"`    // it was there already
 	Metrics  map[string]metricDoc `json:"metrics"`
+	Results  []lab.Result         `json:"results"` // that it left in /carte/out
+	Wrote    []lab.Ref            `json:"wrote"`   // versions that it wrote back
 	Queued   *time.Time           `json:"queued,omitempty"`
 	Since    *time.Time           `json:"since,omitempty"`
 	Ended    *time.Time           `json:"ended,omitempty"`
@@ -168,6 +184,8 @@ func bootDocOf(s lab.Snapshot, b lab.Boot, now time.Time) bootDoc {
 	}
 	d := bootDoc{
 		ID: b.ID, Machine: machineName(s, b.Machine), Stack: b.Plan.Stack, Images: []lab.Ref{}, Plan: b.Plan.Digest.String(),
+		Start: b.Plan.Start, Params: b.Plan.Params, Cmdline: b.Plan.Cmdline, Agreed: append([]lab.Agreed{}, b.Plan.Agreed...),
+		Results: append([]lab.Result{}, b.Results...), Wrote: append([]lab.Ref{}, b.Wrote...),
 		State: b.State, Reason: b.Reason, Waits: s.Why(b), Rung: b.Rung(), Attempt: b.Attempt, Strikes: b.Strikes,
 		Rungs: rungsOf(b, now), Moved: s.MovedBy(b), Metrics: metricsOf(b), Queued: stamp(b.Queued), Since: stamp(b.Since), Ended: stamp(b.Ended),
 	}
@@ -261,6 +279,8 @@ type imageDoc struct {
 	Saved    int64        `json:"saved_bytes"`
 	Stacks   []string     `json:"stacks"`
 	Versions []versionDoc `json:"versions"`
+	Dies     *time.Time   `json:"dies,omitempty"`  // then its versions are removed
+	Owner    string       `json:"owner,omitempty"` // the machine that it lives with
 	Since    *time.Time   `json:"since,omitempty"`
 }
 
@@ -274,28 +294,32 @@ type versionDoc struct {
 	Stored  int64      `json:"stored_bytes"`      // that this version added
 	Saved   int64      `json:"saved_bytes"`       // of its content, that it did not have to add
 	Parent  int        `json:"parent,omitempty"`
+	Tags    []string   `json:"tags,omitempty"`
 	Message string     `json:"message,omitempty"`
 	Author  string     `json:"author,omitempty"`
 	Found   string     `json:"found,omitempty"`
+	Inside  lab.Inside `json:"inside,omitzero"`
+	Offers  lab.Terms  `json:"offers,omitempty"` // clauses, where it says which
+	Place   string     `json:"place,omitempty"`  // where files are mounted, where it says so
 	At      *time.Time `json:"at,omitempty"`
 }
 
-func versionOf(v lab.Version) versionDoc {
-	return versionDoc{v.Ref(), v.Number, v.Root.String(), v.Bytes, v.FileSystems, v.Content, v.Stored, saved(v), v.Parent, v.Message, v.Author, v.Found, stamp(v.At)}
+func versionOf(s lab.Snapshot, v lab.Version) versionDoc {
+	return versionDoc{v.Ref(), v.Number, v.Root.String(), v.Bytes, v.FileSystems, v.Content, v.Stored, saved(v), v.Parent, s.TagsOf(v), v.Message, v.Author, v.Found, v.Inside, v.Offers, v.Place, stamp(v.At)}
 }
 
 // saved is what a version did not have to add to the store: what was there before, and what compression took away.
 func saved(v lab.Version) int64 { return max(0, v.Content-v.Stored) }
 
 func imageOf(s lab.Snapshot, i lab.Image) imageDoc {
-	d := imageDoc{Name: i.Name, Kind: i.Kind, Form: i.Form, Latest: i.Latest, Stacks: []string{}, Versions: []versionDoc{}, Since: stamp(i.Since)}
+	d := imageDoc{Name: i.Name, Kind: i.Kind, Form: i.Form, Latest: i.Latest, Stacks: []string{}, Versions: []versionDoc{}, Dies: stamp(i.Dies), Owner: i.Owner, Since: stamp(i.Since)}
 	for _, st := range s.SortedStacks() {
 		if slices.ContainsFunc(st.Layers, func(r lab.Ref) bool { return r.Name == i.Name }) {
 			d.Stacks = append(d.Stacks, st.Name)
 		}
 	}
 	for _, v := range s.VersionsOf(i.Name) {
-		d.Versions = append(d.Versions, versionOf(v))
+		d.Versions = append(d.Versions, versionOf(s, v))
 		d.Stored += v.Stored
 		d.Saved += saved(v)
 	}
@@ -304,31 +328,4 @@ func imageOf(s lab.Snapshot, i lab.Image) imageDoc {
 
 func sortedImages(s lab.Snapshot) []lab.Image {
 	return slices.SortedFunc(maps.Values(s.Images), func(a, b lab.Image) int { return cmp.Compare(a.Name, b.Name) })
-}
-
-type stackDoc struct {
-	Name    string     `json:"name"`
-	Layers  []lab.Ref  `json:"layers"`
-	Cmdline string     `json:"cmdline,omitempty"`
-	Plan    *planDoc   `json:"plan,omitempty"` // what it would be just now
-	Since   *time.Time `json:"since,omitempty"`
-}
-
-type planDoc struct {
-	Digest string    `json:"digest"`
-	Form   lab.Form  `json:"form"`
-	Start  lab.Start `json:"start"`
-	Images []lab.Ref `json:"images"`
-	Bytes  int64     `json:"size_bytes"`
-}
-
-func stackOf(s lab.Snapshot, st lab.Stack) stackDoc {
-	d := stackDoc{Name: st.Name, Layers: st.Layers, Cmdline: st.Cmdline, Since: stamp(st.Since)}
-	if p, err := s.Resolve(st.Name); err == nil {
-		d.Plan = &planDoc{Digest: p.Digest.String(), Form: p.Form, Start: p.Start, Bytes: p.Bytes()}
-		for _, l := range p.Layers {
-			d.Plan.Images = append(d.Plan.Images, l.Ref)
-		}
-	}
-	return d
 }

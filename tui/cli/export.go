@@ -53,7 +53,7 @@ func (c *call) export(ctx context.Context, d desk, ref lab.Ref, file string, for
 		doc: struct {
 			Version versionDoc `json:"version"`
 			File    string     `json:"file"`
-		}{versionOf(v), file},
+		}{versionOf(s, v), file},
 		names: []string{file}, rows: [][]string{{v.Ref().String(), lab.Bytes(v.Bytes) + " in " + file}},
 	})
 }

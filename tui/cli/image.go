@@ -4,24 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
 
 	"github.com/spf13/pflag"
 
 	"carte/lab"
-	"carte/tui/action"
-	"carte/tui/folder"
 )
 
 func (c *call) imageCommands() []entry {
-	var i lab.Import
-	var file, confirm string
-	var force bool
+	var i importing
+	var file, confirm, to, message string
+	var force, remove bool
 	return []entry{
 		{
 			use: "image ls", help: "list the images",
@@ -34,19 +28,36 @@ func (c *call) imageCommands() []entry {
 			},
 		},
 		{
-			use: "image import FILE", action: "image.import",
+			use: "image import FILE", action: "image.import", // or, with --kernel, NAME
 			long: "Import a file, a folder, or standard input with -, as an image; under a name that exists it is the next version. Raw, gz, xz, zst, bz2 and qcow2 are known by their content. What the file systems in it do not need is neither stored nor ever written, unless --whole is given. Interrupted, nothing of it is visible; the same bytes again store nothing.\n\n" +
-				"Of a tar archive or a folder, carte makes an ext4 file system: with --form tree the root of a Linux system, with --form files just those files, to lie over one. An archive may be packed as above, or be one of docker save or an OCI layout, whose layers become one tree. Owners are kept by number, as are modes, times, hard links, devices, holes, extended attributes and access lists. Names that are absolute or lead out of the tree, and members that come twice, are refused. In a folder, no link is followed, and a file that may not be read is an error. The next version of a tree leaves unchanged files where they lie, so only what differs is new; the UUID follows from the image's name.",
-			example: "  carte image import debian.qcow2 --name debian\n  zcat disk.gz | carte image import - --name debian --message 'new kernel'\n  carte image import root.tar.xz --name debian-tree --form tree\n  docker save alpine | carte image import - --name alpine --form tree\n  carte image import ./rootfs --name mine --size 4G",
-			flags: func(f *pflag.FlagSet) {
-				f.Var(notEmpty{&i.Name, "NAME"}, "name", "the image's name (default: the file's, without its endings)")
-				f.StringVar(&i.Kind, "kind", "", "machine, system, user, project or temporary (default: the image's, or system; of the form files: user)")
-				f.StringVar((*string)(&i.Form), "form", "", "disk, tree or files (default: the image's, or by the file's name; of a folder or a .tar: tree)")
-				f.StringVar(&i.Message, "message", "", "what is new in this version")
-				f.Var(size{&i.Size}, "size", "size of the file system that is made of a tar or folder: 4G (default: what the files need and a quarter more, at least 256 MiB more; of a next version: as before, if they fit)")
-				f.BoolVar(&i.Whole, "whole", false, "keep free space, too: every byte as it is in the file")
+				"Of a tar archive or a folder, carte makes an ext4 file system: with --form tree the root of a Linux system, with --form files just those files, to lie over one. An archive may be packed as above, or be one of docker save or an OCI layout, whose layers become one tree. Owners are kept by number, as are modes, times, hard links, devices, holes, extended attributes and access lists. Names that are absolute or lead out of the tree, and members that come twice, are refused. In a folder, no link is followed, and a file that may not be read is an error. The next version of a tree leaves unchanged files where they lie, so only what differs is new; the UUID follows from the image's name.\n\n" +
+				"With --form kernel it becomes what starts a tree, or runs alone in memory: of a Linux kernel with its initrd and modules, given by --kernel, --initrd and --modules beside the image's name; of a tar with boot/kernel, boot/initrd and lib/modules; or of one multiboot or ELF file.\n\n" +
+				"An image says which clauses it offers in a small file inside it, /carte/image.toml, or with --offer; carte kind ls tells what they mean.",
+			example: "  carte image import debian.qcow2 --name debian\n  zcat disk.gz | carte image import - --name debian --message 'new kernel'\n  carte image import root.tar.xz --name debian-tree --form tree\n  docker save alpine | carte image import - --name alpine --form tree\n  carte image import ./rootfs --name mine --size 4G\n  carte image import hpt-2 --form kernel --kernel vmlinuz --initrd initrd.img --modules /lib/modules/6.12.9\n  carte image import ./rq --kind project --offer autostart=required\n  carte image import scratch.tar --kind temporary --for 8h",
+			flags:   i.flags,
+			run:     func(ctx context.Context, args []string) error { return c.importImage(ctx, args[0], i) },
+		},
+		{
+			use: "image log IMAGE", help: "show how an image came to be what it is: its versions, the newest first, with their tags",
+			run: func(ctx context.Context, args []string) error {
+				return c.look(ctx, func(s lab.Snapshot) error { return c.logImage(s, args[0]) })
 			},
-			run: func(ctx context.Context, args []string) error { return c.importImage(ctx, args[0], i) },
+		},
+		{
+			use: "image tag IMAGE TAG", action: "image.tag",
+			example: "  carte image tag debian@3 stable\n  carte stack new hpt --system debian@stable",
+			flags:   func(f *pflag.FlagSet) { f.BoolVar(&remove, "remove", false, "take the tag away") },
+			run: func(ctx context.Context, args []string) error {
+				return c.sayImage(ctx, args[0], func(r lab.Ref) lab.Verb { return lab.TagImage{Ref: r, Tag: args[1], Remove: remove} })
+			},
+		},
+		{
+			use: "image rollback IMAGE --to VERSION", action: "image.rollback",
+			flags: func(f *pflag.FlagSet) {
+				f.StringVar(&to, "to", "", "the version whose bytes are to be the newest: 3, or a tag (needed)")
+				f.StringVar(&message, "message", "", "why")
+			},
+			run: func(ctx context.Context, args []string) error { return c.rollback(ctx, args[0], to, message) },
 		},
 		{
 			use: "image verify [IMAGE...]", help: "hash every byte of images again; without a name, of all",
@@ -129,7 +140,7 @@ func plural(n int, what string) string {
 }
 
 func (c *call) showImage(s lab.Snapshot, name string) error {
-	ref, err := lab.ParseRef(name)
+	ref, err := s.ParseRef(name)
 	if err != nil {
 		return err
 	}
@@ -139,7 +150,7 @@ func (c *call) showImage(s lab.Snapshot, name string) error {
 	}
 	im := imageOf(s, s.Images[ref.Name])
 	if ref.Version != 0 {
-		im.Versions = []versionDoc{versionOf(v)}
+		im.Versions = []versionDoc{versionOf(s, v)}
 	}
 	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "FILE SYSTEMS", "CONTENT", "STORED", "SAVED", "ROOT", "FOUND", "MESSAGE"}}
 	for _, v := range im.Versions {
@@ -153,128 +164,6 @@ func (c *call) showImage(s lab.Snapshot, name string) error {
 	return c.show(l)
 }
 
-// importedDoc is the document of an import.
-type importedDoc struct {
-	Version versionDoc `json:"version"`
-	Same    bool       `json:"same"`
-	Format  string     `json:"format"`
-	New     int64      `json:"new_stored_bytes"`
-	Mended  int        `json:"mended_chunks"`
-	Seconds float64    `json:"seconds"`
-
-	Warnings []string `json:"warnings,omitempty"`
-}
-
-func (c *call) importImage(ctx context.Context, file string, i lab.Import) error {
-	r, of, err := c.source(file)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	i.File = file
-	if i.Name == "" {
-		if file == "-" {
-			return fmt.Errorf("standard input has no name: --name NAME: %w", lab.ErrInvalid)
-		}
-		if _, guess, err := action.ParseImport(filepath.Base(absolute(file))); err == nil {
-			i.Name = guess.Name
-		} else {
-			return fmt.Errorf("%s: its name makes no image's name: --name NAME: %w", file, lab.ErrInvalid)
-		}
-	}
-	if ref, err := lab.ParseRef(i.Name); err != nil {
-		return fmt.Errorf("--name: %w", err)
-	} else if ref.Version != 0 {
-		return fmt.Errorf("--name %q: an image's name without a version; versions are counted by carte: %w", i.Name, lab.ErrInvalid)
-	}
-	if me, err := user.Current(); err == nil {
-		i.Author = me.Username
-	}
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
-		if err != nil {
-			return err
-		}
-		have := s.Images[i.Name]
-		guess := action.FormByName(file)
-		if _, ok := r.(*folder.Reader); ok {
-			guess = lab.FormTree
-		}
-		i.Form = lab.Form(or(string(i.Form), or(string(have.Form), string(guess))))
-		i.Kind = or(i.Kind, or(have.Kind, action.KindByForm(i.Form)))
-		p := c.meter("import "+i.Name, of)
-		got, err := d.Import(ctx, r, i, p.to)
-		p.end()
-		if err != nil {
-			return &kept{err, "nothing of " + i.Name + " was kept"}
-		}
-		if f, ok := r.(*folder.Reader); ok {
-			for _, left := range f.Left {
-				got.Warnings = append(got.Warnings, "left out: "+left)
-			}
-		}
-		for _, w := range got.Warnings {
-			c.aside("warning: %s", lab.Clean(w))
-		}
-		v := got.Version
-		result := fmt.Sprintf("%s from %s, %s, %s new in the store%s, %s", lab.Bytes(v.Bytes), got.Format, or(v.Found, "nothing known inside"), lab.Bytes(got.New), mended(got), took(got.Seconds))
-		if got.Same {
-			result = already(got)
-		}
-		return c.show(list{doc: importedDoc{versionOf(v), got.Same, got.Format, got.New, got.Mended, got.Seconds, got.Warnings}, names: []string{v.Ref().String()}, rows: [][]string{{v.Ref().String(), result}}})
-	})
-}
-
-// already says that nothing came of an import but, where the store was damaged, that it is whole again.
-func already(got lab.Imported) string {
-	if got.Mended > 0 {
-		return fmt.Sprintf("has these bytes already; %s new in the store%s", lab.Bytes(got.New), mended(got))
-	}
-	return "has these bytes already; nothing was stored"
-}
-
-// mended says what an import has mended, to go on with.
-func mended(got lab.Imported) string {
-	if got.Mended == 0 {
-		return ""
-	}
-	return ", mended " + plural(got.Mended, "damaged chunk")
-}
-
-// source opens what is to be imported, and says how long it is, 0 when nobody knows.
-func (c *call) source(file string) (io.ReadCloser, int64, error) {
-	if file == "-" {
-		if c.term.Asks {
-			return nil, 0, fmt.Errorf("standard input is a terminal; pipe the image into it: %w", lab.ErrInvalid)
-		}
-		return io.NopCloser(c.term.In), 0, nil
-	}
-	f, err := os.Open(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, 0, fmt.Errorf("%s: %w", file, lab.ErrNotFound)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	st, err := f.Stat()
-	if err == nil && !st.IsDir() {
-		return f, st.Size(), nil
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, 0, err
-	}
-	r, err := folder.Open(file)
-	return r, 0, err
-}
-
-// absolute is a path that ends with the name of what it leads to, also for "." and "..".
-func absolute(file string) string {
-	if path, err := filepath.Abs(file); err == nil {
-		return path
-	}
-	return file
-}
-
 func (c *call) verify(ctx context.Context, d desk, names []string) error {
 	s, err := d.Watch(ctx, 0)
 	if err != nil {
@@ -282,7 +171,7 @@ func (c *call) verify(ctx context.Context, d desk, names []string) error {
 	}
 	var refs []lab.Ref
 	for _, name := range names {
-		ref, err := lab.ParseRef(name)
+		ref, err := s.ParseRef(name)
 		if err != nil {
 			return err
 		}

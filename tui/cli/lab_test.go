@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -41,8 +42,8 @@ func (d *testDesk) Import(ctx context.Context, r io.Reader, i lab.Import, progre
 	if progress != nil {
 		progress(int64(len(b)))
 	}
-	v := lab.Version{Image: i.Name, Root: chunk.Sum(b), Bytes: 1 << 20, Content: int64(len(b)), Stored: int64(len(b)), Message: i.Message, Author: "me", Found: "GPT, 1 partition"}
-	ch, err := d.Say(ctx, lab.AddVersion{Version: v, Kind: i.Kind, Form: i.Form})
+	v := lab.Version{Image: i.Name, Root: chunk.Sum(b), Bytes: 1 << 20, Content: int64(len(b)), Stored: int64(len(b)), Message: i.Message, Author: "me", Found: "GPT, 1 partition", Offers: i.Offers, Place: i.Place}
+	ch, err := d.Say(ctx, lab.AddVersion{Version: v, Kind: i.Kind, Form: i.Form, Dies: i.Dies, Owner: i.Owner})
 	if err != nil {
 		return got, err
 	}
@@ -85,6 +86,7 @@ type bench struct {
 	dir  string
 	term Terminal // what the next command gets, but for Out and Err
 	in   string
+	keys *os.File // instead of in, if it is set
 }
 
 func newBench(t *testing.T) *bench {
@@ -110,6 +112,9 @@ func (b *bench) carry(args []string) (out, errs string, code int) {
 	var o, e bytes.Buffer
 	t := b.term
 	t.In, t.Out, t.Err = strings.NewReader(b.in), &o, &e
+	if b.keys != nil {
+		t.In = b.keys
+	}
 	h := Host{Version: "v1", Open: func(context.Context, string) (lab.Desk, func() error, error) {
 		return b.desk, func() error { return nil }, nil
 	}}
@@ -178,6 +183,30 @@ func (b *bench) finish(machine string) {
 			b.t.Fatal(err)
 		}
 	}
+	o, key := b.claim(machine)
+	moved := lab.Moved{Read: 10, Fetched: 20, Written: 30, Zeroed: 40}
+	for _, r := range []lab.Report{{Rung: lab.RungHash}, {Rung: lab.RungWrite, Writing: true}, {Rung: lab.RungVerify, Proven: true}, {Rung: lab.RungHandover}} {
+		r.Boot, r.Moved = o.Boot, moved
+		_, err := l.Report(ctx, key, r)
+		must(err)
+	}
+	s, err := l.Watch(ctx, 0)
+	must(err)
+	m, err := s.Find(machine)
+	must(err)
+	must(l.Console(ctx, m.ID, []string{"::carte ready", "::carte metric speed=1.5 GB/s", "::carte done"}))
+}
+
+// claim lets a machine's agent come for its orders.
+func (b *bench) claim(machine string) (lab.Orders, string) {
+	b.t.Helper()
+	ctx, l := b.t.Context(), b.desk.Lab
+	must := func(err error) {
+		b.t.Helper()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
 	s, err := l.Watch(ctx, 0)
 	must(err)
 	m, err := s.Find(machine)
@@ -190,11 +219,23 @@ func (b *bench) finish(machine string) {
 	inv := lab.Inventory{Vendor: "QEMU", Product: "pc", Firmware: lab.BIOS, CPU: "a CPU", Cores: 1, Threads: 1, NUMA: 1, MemoryBytes: 1 << 30, Disks: []lab.Disk{disk}, NICs: []lab.NIC{{MAC: m.MACs[0], Name: "eth0", Mbps: -1, Link: true}}}
 	o, err := l.Claim(ctx, lab.Claim{Token: script.Token, Key: key, Inventory: inv})
 	must(err)
-	moved := lab.Moved{Read: 10, Fetched: 20, Written: 30, Zeroed: 40}
+	return o, key
+}
+
+// lay lets a machine's agent make the disk equal, and no more.
+func (b *bench) lay(machine string) {
+	b.t.Helper()
+	ctx, l := b.t.Context(), b.desk.Lab
+	must := func(err error) {
+		b.t.Helper()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	o, key := b.claim(machine)
 	for _, r := range []lab.Report{{Rung: lab.RungHash}, {Rung: lab.RungWrite, Writing: true}, {Rung: lab.RungVerify, Proven: true}, {Rung: lab.RungHandover}} {
-		r.Boot, r.Moved = o.Boot, moved
+		r.Boot = o.Boot
 		_, err := l.Report(ctx, key, r)
 		must(err)
 	}
-	must(l.Console(ctx, m.ID, []string{"::carte ready", "::carte metric speed=1.5 GB/s", "::carte done"}))
 }

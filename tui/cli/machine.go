@@ -316,15 +316,19 @@ func (c *call) machineRows(s lab.Snapshot, m lab.Machine) [][]string {
 		if h.Dirty {
 			state = ", not proven"
 		}
-		rows = append(rows, []string{"holds", fmt.Sprintf("%s on %s%s", h.Ref, h.DiskID, state)})
-	}
-	var filled [][]string
-	for _, r := range rows {
-		if r[1] != "" {
-			filled = append(filled, r)
+		over := ""
+		for _, o := range h.Over {
+			over += ", " + o.Ref.String()
 		}
+		rows = append(rows, []string{"holds", fmt.Sprintf("%s%s on %s%s", h.Ref, over, h.DiskID, state)})
 	}
-	return filled
+	switch k := m.Kexec; {
+	case k.Failed != "":
+		rows = append(rows, []string{"kexec", "does not work: " + k.Failed + "; a stack's own kernel is netbooted"})
+	case !k.Proven.IsZero():
+		rows = append(rows, []string{"kexec", "proven " + c.ago(k.Proven)})
+	}
+	return filled(rows)
 }
 
 // tailSetting is a machine's setting tail, as it was given.

@@ -30,9 +30,8 @@ import (
 type Reader struct {
 	Left []string // what was left out, in words
 
-	root string
-	dev  uint64
-	todo []string // relative, the next one last
+	todo []item          // the next one last
+	skip map[string]bool // names that are left out without a word
 	seen map[fileID]string
 	out  bytes.Buffer
 	w    *tar.Writer
@@ -43,6 +42,14 @@ type Reader struct {
 }
 
 type fileID struct{ dev, ino uint64 }
+
+// item is a file that is to come.
+type item struct {
+	name string // in the tar
+	at   string // on the disk; empty: a folder that is nowhere but in the tar
+	dev  uint64 // of the file system that is read
+	root bool   // it belongs to root in the tar, whoever has it here
+}
 
 // Open begins with a folder, or a link to one. lab.ErrNotFound, lab.ErrInvalid: it is none.
 func Open(name string) (*Reader, error) {
@@ -58,10 +65,19 @@ func Open(name string) (*Reader, error) {
 	if name, err = filepath.EvalSymlinks(name); err != nil {
 		return nil, err
 	}
-	r := &Reader{root: name, dev: uint64(st.Sys().(*syscall.Stat_t).Dev), todo: []string{"."}, seen: map[fileID]string{}}
-	r.w = tar.NewWriter(&r.out)
-	return r, nil
+	return begin(item{name: ".", at: name, dev: deviceOf(st)}), nil
 }
+
+// begin makes a reader of items, the first one first.
+func begin(all ...item) *Reader {
+	all = slices.Clone(all)
+	slices.Reverse(all)
+	r := &Reader{todo: all, seen: map[fileID]string{}}
+	r.w = tar.NewWriter(&r.out)
+	return r
+}
+
+func deviceOf(st fs.FileInfo) uint64 { return uint64(st.Sys().(*syscall.Stat_t).Dev) }
 
 // Read gives the next bytes of the tar. An error names the file; what cannot be read, lab.ErrDenied, is no reason to go on without it.
 func (r *Reader) Read(p []byte) (int, error) {
@@ -97,13 +113,16 @@ func (r *Reader) more() error {
 		r.w = nil
 		return err
 	}
-	name := r.todo[len(r.todo)-1]
+	next := r.todo[len(r.todo)-1]
 	r.todo = r.todo[:len(r.todo)-1]
-	if err := r.entry(name); err != nil {
+	if next.at == "" {
+		return r.w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: next.name + "/", Mode: 0o755, Format: tar.FormatPAX})
+	}
+	if err := r.entry(next); err != nil {
 		if errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("%s: you may not read it, and without it the folder is not whole: %w", filepath.Join(r.root, name), lab.ErrDenied)
+			return fmt.Errorf("%s: you may not read it, and without it the folder is not whole: %w", next.at, lab.ErrDenied)
 		}
-		return fmt.Errorf("%s: %w", filepath.Join(r.root, name), err)
+		return fmt.Errorf("%s: %w", next.at, err)
 	}
 	return nil
 }
@@ -121,22 +140,25 @@ func (r *Reader) content() error {
 }
 
 // entry writes the header of a file, and opens it if it has content.
-func (r *Reader) entry(name string) error {
-	at := filepath.Join(r.root, name)
+func (r *Reader) entry(it item) error {
+	name, at := it.name, it.at
 	st, err := os.Lstat(at)
 	if err != nil {
 		return err
 	}
 	sys := st.Sys().(*syscall.Stat_t)
 	h := &tar.Header{Name: name, Mode: int64(sys.Mode & 0o7777), Uid: int(sys.Uid), Gid: int(sys.Gid), ModTime: st.ModTime(), Format: tar.FormatPAX}
+	if it.root {
+		h.Uid, h.Gid = 0, 0
+	}
 	switch sys.Mode & syscall.S_IFMT {
 	case syscall.S_IFDIR:
 		h.Typeflag, h.Name = tar.TypeDir, name+"/"
-		if uint64(sys.Dev) != r.dev {
+		if uint64(sys.Dev) != it.dev {
 			r.Left = append(r.Left, fmt.Sprintf("what is in %s: another file system is mounted there", at))
 			break
 		}
-		if err := r.below(name); err != nil {
+		if err := r.below(it); err != nil {
 			return err
 		}
 	case syscall.S_IFLNK:
@@ -200,13 +222,16 @@ func (r *Reader) open(at string, h *tar.Header, sys *syscall.Stat_t) error {
 }
 
 // below puts what is in a directory before all else that is to come.
-func (r *Reader) below(name string) error {
-	list, err := os.ReadDir(filepath.Join(r.root, name)) // sorted
+func (r *Reader) below(it item) error {
+	list, err := os.ReadDir(it.at) // sorted
 	if err != nil {
 		return err
 	}
 	for _, e := range slices.Backward(list) {
-		r.todo = append(r.todo, path.Join(name, e.Name()))
+		if r.skip[path.Join(it.name, e.Name())] {
+			continue
+		}
+		r.todo = append(r.todo, item{path.Join(it.name, e.Name()), filepath.Join(it.at, e.Name()), it.dev, it.root})
 	}
 	return nil
 }

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+
+	"carte/lab"
+)
+
+func (c *call) showBoot(s lab.Snapshot, b lab.Boot) error {
+	d := bootDocOf(s, b, c.term.Now())
+	rows := [][]string{
+		{"boot", strconv.FormatInt(b.ID, 10)}, {"machine", d.Machine}, {"stack", d.Stack}, {"state", string(d.State)},
+		{"starts", string(b.Plan.Start)}, {"cmdline", b.Plan.Cmdline},
+		{"reason", d.Reason}, {"waits", d.Waits}, {"cause", d.Cause}, {"fix", d.Fix}, {"attempt", strconv.Itoa(b.Attempt)},
+	}
+	for _, r := range d.Rungs {
+		text := took(r.Seconds)
+		switch {
+		case r.SoFar && s.Still:
+			text = "on it when the lab stopped"
+		case r.SoFar:
+			text += " so far"
+		}
+		if r.Inferred {
+			text += " (not seen, a later rung proves it)"
+		}
+		if r.Attempt != b.Attempt {
+			text += fmt.Sprintf(" (attempt %d)", r.Attempt)
+		}
+		rows = append(rows, []string{string(r.Name), text})
+	}
+	rows = append(rows, []string{"extract", d.Extract})
+	if f := d.Forecast; f != nil {
+		spent := "took " + took(f.Took)
+		if f.SoFar {
+			spent = took(f.Took) + " so far"
+		}
+		rows = append(rows, []string{"strategy", fmt.Sprintf("%s, predicted %s, %s: %s", f.Strategy, took(f.Predicted), spent, f.Why)})
+	}
+	if m := b.Moved; m.Read+m.Written+m.Fetched+m.Reused > 0 {
+		rows = append(rows, []string{"moved", b.MovedWords()})
+	}
+	for _, name := range sortedKeys(b.Metrics) {
+		rows = append(rows, []string{name, fmt.Sprintf("%v %s", b.Metrics[name].Value, b.Metrics[name].Unit)})
+	}
+	rows = append(rows, outcome(b)...)
+	return c.show(list{doc: d, names: []string{strconv.FormatInt(b.ID, 10)}, rows: filled(rows)})
+}
+
+// outcome is what a boot was promised, and what it left.
+func outcome(b lab.Boot) (rows [][]string) {
+	for _, k := range sortedKeys(b.Plan.Params) {
+		rows = append(rows, []string{"parameter", k + " = " + b.Plan.Params[k]})
+	}
+	for _, a := range b.Plan.Agreed {
+		rows = append(rows, []string{string(a.Clause), agreedWords(a)})
+	}
+	if n := len(b.Results); n > 0 {
+		var sum int64
+		for _, r := range b.Results {
+			sum += r.Bytes
+		}
+		rows = append(rows, []string{"results", fmt.Sprintf("%s, %s: carte boot out %d", plural(n, "file"), lab.Bytes(sum), b.ID)})
+	}
+	for _, r := range b.Wrote {
+		rows = append(rows, []string{"wrote back", r.String()})
+	}
+	return rows
+}
