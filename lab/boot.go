@@ -309,11 +309,18 @@ func (s Snapshot) writers(m Machine, p Plan) error {
 		if err != nil {
 			return err
 		}
-		for _, o := range s.SortedBoots() {
-			uses := slices.ContainsFunc(o.Plan.Layers, func(x PlanLayer) bool { return x.Ref.Name == l.Ref.Name })
-			if !k.Shared && uses && o.Machine != m.ID && !o.State.Final() {
-				return k.broken(ClauseShared, "image %s has one machine at a time, and boot %d on %s has it", l.Ref.Name, o.ID, s.Machines[o.Machine].Label())
+		if k.Shared {
+			continue
+		}
+		var has Boot // the oldest, so that the same is always said
+		for _, o := range s.Boots {
+			if o.Machine != m.ID && !o.State.Final() && (has.ID == 0 || o.ID < has.ID) &&
+				slices.ContainsFunc(o.Plan.Layers, func(x PlanLayer) bool { return x.Ref.Name == l.Ref.Name }) {
+				has = o
 			}
+		}
+		if has.ID != 0 {
+			return k.broken(ClauseShared, "image %s has one machine at a time, and boot %d on %s has it", l.Ref.Name, has.ID, s.Machines[has.Machine].Label())
 		}
 	}
 	return nil
