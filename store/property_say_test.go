@@ -67,6 +67,11 @@ func (w *world) onward(s lab.Snapshot, m lab.Machine) error {
 	case busy && (w.IntN(25) == 0 || b.State == lab.Running && w.IntN(8) == 0):
 		_, err := w.l.Say(ctx, lab.Stop{Boot: b.ID})
 		return err
+	case busy && b.Plan.Start == lab.StartMemory && w.IntN(3) == 0: // which is not always the machine's to say
+		if w.IntN(4) == 0 {
+			return w.l.Unloaded(ctx, b.ID, "it \xff does not start", w.IntN(2) == 0)
+		}
+		return w.l.Loaded(ctx, b.ID)
 	case !busy || b.State == lab.Starting && (m.Ticket.Boot != b.ID || w.IntN(3) == 0):
 		return w.script(m.MACs[0])
 	case b.State == lab.Starting:
@@ -77,7 +82,7 @@ func (w *world) onward(s lab.Snapshot, m lab.Machine) error {
 	case w.IntN(4) == 0:
 		return w.script(m.MACs[0])
 	}
-	return w.l.Console(ctx, m.ID, []string{pick(w.Rand, "debian login:", "[ 1.5] ::carte ready", "::carte metric t=1.5e-3 ms", "::carte metric bad=NaN",
+	return w.l.Console(ctx, m.ID, []string{pick(w.Rand, lab.StartMark, "", ""), pick(w.Rand, "debian login:", "[ 1.5] ::carte ready", "::carte metric t=1.5e-3 ms", "::carte metric bad=NaN",
 		"::carte done", "::carte fail it \x1b[31mbroke\xff", "::carte fail", "noise", "::carte metric t=\xff", "::carte metric n=3 \xfe\u202e")})
 }
 
