@@ -111,7 +111,13 @@ func filled(t *testing.T, s qemu.Spec) qemu.Spec {
 // Shows waits until the machine has printed words on its serial console.
 func (g *Guest) Shows(t *testing.T, words string) {
 	t.Helper()
-	limit := time.After(Patience)
+	g.ShowsIn(t, Patience, words)
+}
+
+// ShowsIn is Shows with a patience of its own.
+func (g *Guest) ShowsIn(t *testing.T, patience time.Duration, words string) {
+	t.Helper()
+	limit := time.After(patience)
 	for {
 		text, changed := g.Console.read()
 		if strings.Contains(text, words) {
@@ -124,7 +130,7 @@ func (g *Guest) Shows(t *testing.T, words string) {
 				t.Fatalf("%s is off and did not print %q", g.Spec.Name, words)
 			}
 		case <-limit:
-			t.Fatalf("%s did not print %q in %v", g.Spec.Name, words, Patience)
+			t.Fatalf("%s did not print %q in %v", g.Spec.Name, words, patience)
 		}
 	}
 }

@@ -98,7 +98,7 @@ func (t BootTools) Disk(ctx context.Context, m *Merged, k BootKernel, opt BootOp
 	if err != nil {
 		return nil, err
 	}
-	esp, err := fat32("CARTE", binary.LittleEndian.Uint32(opt.Seed[20:]), map[string]*io.SectionReader{"EFI/BOOT/BOOTX64.EFI": efi}, espRoom)
+	esp, err := fat32(binary.LittleEndian.Uint32(opt.Seed[20:]), map[string]*io.SectionReader{"EFI/BOOT/BOOTX64.EFI": efi}, espRoom)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ type fatFile struct {
 }
 
 // fat32 makes a volume of files, paths as in EFI/BOOT/BOOTX64.EFI, with room bytes free. It is as long as it needs to be, in whole MiB.
-func fat32(label string, id uint32, files map[string]*io.SectionReader, room int64) (*segments, error) {
+func fat32(id uint32, files map[string]*io.SectionReader, room int64) (*segments, error) {
 	root := &fatFile{isDir: true}
 	total := room
 	for _, path := range slices.Sorted(maps.Keys(files)) {
@@ -67,7 +67,7 @@ func fat32(label string, id uint32, files map[string]*io.SectionReader, room int
 	}
 	v.place(root)
 	v.write(root, root)
-	return v.finish(label, id, root, total)
+	return v.finish(id, total)
 }
 
 // place gives a folder its cluster, one of which holds every folder here, then what is in it.
@@ -141,7 +141,7 @@ func (v *fatVolume) folder(f, parent *fatFile) []byte {
 }
 
 // finish writes what describes the volume, and moves the clusters behind it.
-func (v *fatVolume) finish(label string, id uint32, root *fatFile, total int64) (*segments, error) {
+func (v *fatVolume) finish(id uint32, total int64) (*segments, error) {
 	per := v.cluster / fatSector
 	clusters := max(int64(len(v.table)), total/v.cluster, fatLeast+16)
 	length := (clusters*4 + 8 + fatSector - 1) / fatSector
@@ -168,7 +168,7 @@ func (v *fatVolume) finish(label string, id uint32, root *fatFile, total int64) 
 	le.PutUint16(b[50:], 6) // a copy of this one
 	b[64], b[66] = 0x80, 0x29
 	le.PutUint32(b[67:], id)
-	copy(b[71:], fmt.Sprintf("%-11.11s", label))
+	copy(b[71:], "NO NAME    ") // a label would have to be in the root, too
 	copy(b[82:], "FAT32   ")
 	b[510], b[511] = 0x55, 0xaa
 	counts := make([]byte, fatSector)
