@@ -98,6 +98,7 @@ func (s Snapshot) Judge(st Stack, paths func(PlanLayer) ([]string, error)) Judge
 		j.system(p)
 		j.kernelLine(p)
 		j.versions(p)
+		j.writtenBack(p)
 		j.fileSystems(p)
 		j.clauses(p)
 		j.overlaps(p, paths)

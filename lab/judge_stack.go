@@ -214,6 +214,16 @@ func (j *judging) versions(p Plan) {
 	}
 }
 
+// writtenBack says which images promise to be written back, and cannot be.
+func (j *judging) writtenBack(p Plan) {
+	for _, l := range p.Layers {
+		k, err := j.KindOf(l.Kind)
+		if err == nil && l.Form == FormFiles && !l.Back && (k.WrittenBack == "always" || k.WrittenBack == "changed") {
+			j.warn("W-BACK", fmt.Sprintf("carte image import %s FILE --place /home/me gives it one", l.Ref.Name), "%s lies over the root, where its changes are not told from the system's own: it is not written back (clause %q of kind %s)", l.Ref, ClauseWritten, k.Name)
+		}
+	}
+}
+
 // fileSystems looks for two file systems with one id: a system that finds both mounts either.
 func (j *judging) fileSystems(p Plan) {
 	has := map[string]Ref{}

@@ -100,6 +100,7 @@ func TestJudge(t *testing.T) {
 		{"I-NEWER", "tools@1 stays at that version; the newest is tools@2", "", Stack{Layers: named("root", "tools@1")}},
 		{"W-DIES", "tmp@1 dies at 2026-03-01T13:00:00Z", "", Stack{Layers: named("root", "tmp")}},
 		{"W-OWNER", "notes@1 is metal's own", "", Stack{Layers: named("root", "notes")}},
+		{"W-BACK", "me@1 lies over the root", "", Stack{Layers: named("root", "me")}},
 		{"W-UUID", "me@1 and twin@1 both have a file system with the id u-me", "", Stack{Layers: named("root", "me", "twin")}},
 		{"I-CLAUSE", "autostart: given by work@1", "", Stack{Layers: named("root", "work")}},
 		{"W-CLAUSE", "lazy: asked for and not given: no image offers it", "", Stack{Layers: named("root"), Asks: Terms{Lazy: Optional}}},

@@ -139,10 +139,28 @@ func (s Snapshot) fits(st Stack, p Plan) error {
 	case p.Form == FormDisk && st.Cmdline != "":
 		return fmt.Errorf("image %s is a whole disk, which has its own command line: %w", p.Layers[0].Ref.Name, ErrRefused)
 	}
+	var over []string
 	for _, name := range st.Keep {
-		if !slices.ContainsFunc(p.Layers, func(l PlanLayer) bool { return l.Ref.Name == name }) {
+		i := slices.IndexFunc(p.Layers, func(l PlanLayer) bool { return l.Ref.Name == name })
+		switch {
+		case i < 0:
 			return fmt.Errorf("image %q is to be kept, and is none of its images: %w", name, ErrInvalid)
+		case p.Layers[i].Form == FormDisk:
+			return fmt.Errorf("image %s is a whole disk; what was changed on it becomes a version by carte capture: %w", name, ErrRefused)
+		case p.Layers[i].Form == FormKernel:
+			return fmt.Errorf("image %s is a kernel, which nothing changes; it cannot be kept: %w", name, ErrRefused)
+		case !p.Layers[i].Back:
+			k, err := s.KindOf(p.Layers[i].Kind)
+			if err != nil {
+				return err
+			}
+			return k.broken(ClauseWritten, "image %s is to be kept, and is not written back (%s)", name, k.WrittenBack)
+		case p.Layers[i].Place == "":
+			over = append(over, name)
 		}
+	}
+	if len(over) > 1 {
+		return fmt.Errorf("%s all lie in the root, and what is changed there can go into one of them: %w", strings.Join(over, ", "), ErrRefused)
 	}
 	return nil
 }
