@@ -13,7 +13,10 @@ import (
 )
 
 // host is where the kernel shows the machine. Tests show one that is not there.
-type host struct{ sys, proc, dev string }
+type host struct {
+	sys, proc, dev string
+	lazy           map[int64]string // devices that stand for partitions which begin at such a byte; see withLazy
+}
 
 var here = host{sys: "/sys", proc: "/proc", dev: "/dev"}
 

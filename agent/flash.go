@@ -76,6 +76,7 @@ const (
 	other                // it differs, and the disk has something else
 	laid                 // it differed, and was written by the probe of the strategy
 	proven               // laid, and read back
+	later                // it is not here, and comes when the user's system runs
 )
 
 // newPart knows of the disk that what is there is right where nothing is needed.
@@ -114,6 +115,9 @@ func (f *flash) run(ctx context.Context) error {
 	}
 	f.say("%s: %d of %d chunks differ; %s to write, %s to zero", f.name, todo.chunks, todo.of, lab.Bytes(todo.write), lab.Bytes(todo.zero))
 	f.findElsewhere()
+	if f.postpone(&todo); todo.later > 0 {
+		f.say("%s of lazy layers are fetched while the system runs", lab.Bytes(todo.later))
+	}
 	if err := f.transfer(ctx, todo); err != nil {
 		return errors.Join(err, f.disk.Sync())
 	}
@@ -121,7 +125,7 @@ func (f *flash) run(ctx context.Context) error {
 		return err
 	}
 	f.say("%s is %s after %.1f s: %s", f.name, f.proof(), time.Since(began).Seconds(), f.moved().Words())
-	return f.tell(ctx, lab.Report{Rung: lab.RungVerify, Proven: f.check.All()})
+	return f.tell(ctx, lab.Report{Rung: lab.RungVerify, Proven: f.check.All(), Absent: todo.later})
 }
 
 // whole says how much of the disk is known to be the images'.
@@ -149,6 +153,7 @@ func (f *flash) proof() string {
 type todo struct {
 	chunks, of  int
 	write, zero int64 // bytes of chunks and tables that differ
+	later       int64 // bytes of lazy layers that come when the user's system runs
 	laid        int64 // bytes of chunks that the probe has written already, and nobody has read back
 	proven      int64 // and those that were
 	fetch       bool  // some of them are the server's

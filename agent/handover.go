@@ -32,24 +32,33 @@ func (p *pid1) prepare(ctx context.Context, r Ready) (undo func() error, err err
 		if err := here.settleTable(ctx, r.Disk); err != nil {
 			return undo, err
 		}
-		if p.tree, err = here.compose(ctx, r.Orders); err != nil {
+		h, end, err := here.withLazy(ctx, lazyTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders})
+		if err != nil {
 			return undo, err
 		}
+		if p.tree, err = h.compose(ctx, r.Orders); err != nil {
+			return undo, errors.Join(err, end())
+		}
 		p.task = shimTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders}
-		return p.tree.undo, nil
+		return func() error { return errors.Join(p.tree.undo(), end()) }, nil
 	}
 	return undo, fmt.Errorf("start %q: this agent knows disk, pivot and lay: %w", r.Start, lab.ErrInvalid)
 }
 
 // handover starts the user's system. The server has agreed and takes no more reports, so an error goes to the console,
-// in the words that carte listens for there. A system on a disk is the firmware's to start: it asks the server, which
-// sends it to the disk.
+// in the words that carte listens for there. A system on a disk, or with a kernel that could not be loaded here, is the
+// firmware's to start: it asks the server, which sends it to the disk, or has the kernel.
 func (p *pid1) handover(_ context.Context, o lab.Orders) error {
 	err := errors.New("the machine did not restart")
-	if o.Do == lab.DoBoot && o.Start == lab.StartPivot {
+	switch {
+	case o.Do == lab.DoBoot && o.Start == lab.StartPivot:
 		err = p.tree.become(p.task)
-	} else if e := restart(); e != nil {
-		err = fmt.Errorf("restart the machine: %w", e)
+	case o.Do == lab.DoBoot && o.Start == lab.StartKexec && p.loaded:
+		err = jump()
+	default:
+		if e := restart(); e != nil {
+			err = fmt.Errorf("restart the machine: %w", e)
+		}
 	}
 	io.WriteString(p.console, "::carte fail the agent could not start the system: "+err.Error()+"\n")
 	return err
@@ -91,6 +100,9 @@ func rereadTable(ctx context.Context, dev string) error {
 
 // partition finds the partition that an image was written to, by its place. It returns the path of its device.
 func (h host) partition(disk string, w lab.Write) (string, error) {
+	if node, ok := h.lazy[w.Offset]; ok {
+		return node, nil
+	}
 	entries, err := os.ReadDir(filepath.Join(h.sys, "block", disk))
 	if err != nil {
 		return "", err

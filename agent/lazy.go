@@ -26,16 +26,13 @@ type lazy struct {
 	source Source
 	say    func(format string, args ...any)
 	pause  time.Duration // the first between two tries; it grows to 40 of them
-	idle   time.Duration // how long nobody may have read before something is loaded that nobody asked for
-	patron time.Duration // how long reads that need nothing hold the background off after the last one that did
 
-	slots  chan struct{} // one for each chunk that may be settled at a time
-	bufs   sync.Pool     // of *[]byte, aligned
-	whole  atomic.Bool   // all is present: the table need not be looked at
-	wanted atomic.Int64  // when somebody last read, in Unix nanoseconds
-	missed atomic.Int64  // when somebody last read what was not present
-	told   atomic.Int64  // when trouble was last told of
-	count  lazyCount
+	slots chan struct{} // one for each chunk that may be settled at a time
+	bufs  sync.Pool     // of *[]byte, aligned
+	whole atomic.Bool   // all is present: the table need not be looked at
+	lull  *lull         // when nobody reads; several layers may have one together
+	told  atomic.Int64  // when trouble was last told of, in Unix nanoseconds
+	count lazyCount
 
 	mu    sync.Mutex
 	state []presence
@@ -64,8 +61,6 @@ type lazyCount struct {
 const (
 	lazySlots   = 12                     // chunks that are settled at a time
 	loaders     = 2                      // of them, those that nobody asked for: on a slow wire a reader waits for them
-	lazyIdle    = 100 * time.Millisecond // see lazy.idle
-	lazyPatron  = 10 * time.Second       // see lazy.patron
 	lazyPause   = 125 * time.Millisecond // see lazy.pause
 	lazyTelling = 30 * time.Second       // between two words about the same trouble
 )
@@ -74,7 +69,7 @@ const (
 // nobody reads any more.
 func openLazy(d Disk, p part, source Source, say func(format string, args ...any)) *lazy {
 	l := &lazy{
-		disk: d, part: p, source: source, say: say, pause: lazyPause, idle: lazyIdle, patron: lazyPatron,
+		disk: d, part: p, source: source, say: say, pause: lazyPause, lull: newLull(),
 		slots: make(chan struct{}, lazySlots), state: make([]presence, len(p.IDs)), wait: map[int]chan struct{}{},
 	}
 	l.bufs.New = func() any { b := aligned(chunk.Size); return &b }
@@ -106,8 +101,8 @@ func (l *lazy) read(ctx context.Context, b []byte, off int64) (int, error) {
 		} // a place that cannot be read is fetched
 		l.doubt(off, len(b))
 	}
-	l.wanted.Store(time.Now().UnixNano())
-	defer func() { l.wanted.Store(time.Now().UnixNano()) }()
+	l.lull.read()
+	defer l.lull.read()
 	for n := 0; n < len(b); {
 		at := off + int64(n)
 		i, from := int(at/chunk.Size), int(at%chunk.Size)
@@ -181,7 +176,7 @@ func (l *lazy) settle(ctx context.Context, i int, needed bool, use func(raw []by
 	}
 	became = absent
 	if needed {
-		l.missed.Store(time.Now().UnixNano())
+		l.lull.miss()
 		l.count.waits.Add(1)
 	}
 	if err := l.fetch(ctx, i, raw); err != nil {

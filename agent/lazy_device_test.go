@@ -72,7 +72,7 @@ func TestLazyMount(t *testing.T) {
 	fused(t, "mke2fs", "e2fsck")
 	image, files := manyFiles(t)
 	l, s, path := newLazy(t, image, make([]byte, len(image)))
-	l.idle = 20 * time.Millisecond
+	l.lull.idle = 20 * time.Millisecond
 	d := &lazyDevice{lazy: l, path: filepath.Join(t.TempDir(), "file")}
 	dir := t.TempDir()
 	nodes := make(chan string, 1)

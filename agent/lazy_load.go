@@ -12,8 +12,8 @@ import (
 // load makes the whole layer present, and returns nil when all of it is on the disk and was read back from there. Readers
 // come first: it goes on only while nobody reads.
 func (l *lazy) load(ctx context.Context) error {
-	l.wanted.Store(time.Now().UnixNano()) // the system that starts is the first to be served
-	l.missed.Store(time.Now().UnixNano())
+	l.lull.read() // the system that starts is the first to be served
+	l.lull.miss()
 	for pause := l.pause; ; pause = min(2*pause, 480*l.pause) {
 		if err := l.fill(ctx); err != nil {
 			return err
@@ -39,7 +39,7 @@ func (l *lazy) fill(ctx context.Context) error {
 			if l.has(i) {
 				continue
 			}
-			if err := l.quiet(ctx); err != nil {
+			if err := l.lull.wait(ctx); err != nil {
 				return err
 			}
 			if err := l.settle(ctx, i, false, func([]byte) {}); err != nil {
@@ -57,20 +57,6 @@ func (l *lazy) has(i int) bool {
 	return l.state[i] >= written
 }
 
-// quiet waits until nobody has read for a while, or nobody has missed anything for long.
-func (l *lazy) quiet(ctx context.Context) error {
-	for {
-		now := time.Now().UnixNano()
-		rest := min(l.wanted.Load()+int64(l.idle)-now, l.missed.Load()+int64(l.patron)-now)
-		if rest <= 0 {
-			return ctx.Err()
-		}
-		if err := sleep(ctx, time.Duration(rest)); err != nil {
-			return err
-		}
-	}
-}
-
 // prove brings all to the medium and reads back what came over the wire. again says that something is missing still.
 func (l *lazy) prove(ctx context.Context) (again bool, err error) {
 	if err := l.disk.Sync(); err != nil {
@@ -86,7 +72,7 @@ func (l *lazy) prove(ctx context.Context) (again bool, err error) {
 		if !l.is(i, written) {
 			continue
 		}
-		if err := l.quiet(ctx); err != nil {
+		if err := l.lull.wait(ctx); err != nil {
 			return false, err
 		}
 		off, n := l.part.at(i)
@@ -124,4 +110,31 @@ func (l *lazy) missing() (n int64) {
 		}
 	}
 	return n
+}
+
+// A lull is when nobody reads. Those who load what nobody has asked for wait for one.
+type lull struct {
+	idle    time.Duration // how long nobody may have read
+	patient time.Duration // how long reads that miss nothing count, after the last one that did
+	wanted  atomic.Int64  // when somebody last read, in Unix nanoseconds
+	missed  atomic.Int64  // when somebody last read what was not present
+}
+
+func newLull() *lull { return &lull{idle: 100 * time.Millisecond, patient: 10 * time.Second} }
+
+func (u *lull) read() { u.wanted.Store(time.Now().UnixNano()) }
+func (u *lull) miss() { u.missed.Store(time.Now().UnixNano()) }
+
+// wait returns when nobody has read for a while, or nobody has missed anything for long.
+func (u *lull) wait(ctx context.Context) error {
+	for {
+		now := time.Now().UnixNano()
+		rest := min(u.wanted.Load()+int64(u.idle), u.missed.Load()+int64(u.patient)) - now
+		if rest <= 0 {
+			return ctx.Err()
+		}
+		if err := sleep(ctx, time.Duration(rest)); err != nil {
+			return err
+		}
+	}
 }

@@ -79,7 +79,7 @@ func newLazy(t testing.TB, image, disk []byte) (*lazy, *fickle, string) {
 	}
 	t.Cleanup(func() { d.Close() })
 	l := openLazy(d, newPart(lab.Write{Ref: v.Ref(), Root: v.Root, Bytes: v.Bytes, Offset: lazyAt}, s.m[v.Root]), s, t.Logf)
-	l.pause, l.idle = time.Millisecond, time.Millisecond
+	l.pause, l.lull.idle = time.Millisecond, time.Millisecond
 	return l, s, path
 }
 
@@ -266,7 +266,7 @@ func (f *forgetful) WriteAt(b []byte, off int64) (int, error) {
 func TestLazyReadersFirst(t *testing.T) {
 	image := noise(1, 40*c)
 	l, s, _ := newLazy(t, image, make([]byte, len(image)))
-	l.idle = time.Hour
+	l.lull.idle = time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
 	err := group{l.load, func(ctx context.Context) error {
 		b := make([]byte, 10)

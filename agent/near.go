@@ -61,6 +61,12 @@ func (f *flash) findElsewhere() {
 	}
 }
 
+// Has says whether a place is known that may hold a chunk.
+func (e *elsewhere) Has(id chunk.ID) bool {
+	_, ok := e.places[id]
+	return ok
+}
+
 func (e *elsewhere) chunk(id chunk.ID, n int, buf []byte) ([]byte, bool) {
 	off, ok := e.places[id]
 	if !ok || n != chunk.Size || off+chunk.Size > e.disk.Size() || e.misses.Load() > lostReads+3*e.hits.Load() {

@@ -49,7 +49,7 @@ func newPool(f *flash) *pool {
 		for i, s := range part.state {
 			k, id := p.base[j]+i, part.IDs[i]
 			switch {
-			case id.Implied():
+			case id.Implied() || s == later:
 			case s.settled():
 				p.held[k/64].Or(1 << (k % 64))
 			default:

@@ -65,6 +65,9 @@ func (f *flash) choose(ctx context.Context, want lab.Strategy) (lab.Forecast, er
 		b.all = true
 	}
 	b.count(before)
+	if b.p.Lazy { // what is laid to measure comes over the wire, which its system is not to wait for
+		return b.judge(want), nil
+	}
 	if want != lab.Auto || b.unknown+b.blank >= probeFrom || b.unknown == 0 {
 		if err := b.try(ctx); err != nil {
 			return lab.Forecast{}, err

@@ -76,7 +76,7 @@ func (f *flash) verifyPart(ctx context.Context, p *part) error {
 
 // unproven says whether chunk i was written, and is to be read back.
 func (f *flash) unproven(p *part, i int) bool {
-	return p.state[i] != same && p.state[i] != proven && (f.check != lab.CheckSampled || i%sampling == 0)
+	return p.state[i] != same && p.state[i] != proven && p.state[i] != later && (f.check != lab.CheckSampled || i%sampling == 0)
 }
 
 // verifyRun reads the chunks from first to before last back, at once, and hashes them.

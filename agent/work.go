@@ -174,7 +174,7 @@ func (s *session) boot(ctx context.Context, o lab.Orders) error {
 	}
 	if err == nil {
 		s.say("boot %d: %s starts after %.1f s", o.Boot, o.Stack, time.Since(began).Seconds())
-		return s.Handover(ctx, o)
+		return s.Handover(ctx, w.orders)
 	}
 	return w.fail(ctx, err)
 }
@@ -233,7 +233,13 @@ func (w *work) flash(ctx context.Context) (err error) {
 	if id := w.orders.Disk; f.disk.Size() != id.Bytes {
 		return fmt.Errorf("disk %s has %d bytes and should have %d; it is not the one that was armed: %w", id, f.disk.Size(), id.Bytes, lab.ErrRefused)
 	}
-	return w.lay(ctx, f)
+	if err := w.lay(ctx, f); err != nil {
+		return err
+	}
+	w.telling.Lock()
+	defer w.telling.Unlock()
+	w.orders.Writes = f.stillLazy()
+	return nil
 }
 
 // lay makes the open disk equal to the orders.

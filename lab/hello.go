@@ -137,15 +137,23 @@ func (d *draft) orders(machine int64) Orders {
 func (p Plan) writes() (all []Write) {
 	at, _ := p.Places()
 	for i, l := range p.Layers {
-		all = append(all, Write{Ref: l.Ref, Root: l.Root, Offset: at[i], Bytes: l.Bytes, Form: l.Form, Place: l.Place, Back: l.Back})
+		all = append(all, Write{Ref: l.Ref, Root: l.Root, Offset: at[i], Bytes: l.Bytes, Form: l.Form, Place: l.Place, Back: l.Back, Lazy: p.lazy(l)})
 	}
 	return all
+}
+
+// lazy says whether a layer may arrive while the system runs: its image offers it, and the boot has it. A kernel is needed
+// before there is a system.
+func (p Plan) lazy(l PlanLayer) bool {
+	return l.Form != FormKernel && slices.ContainsFunc(p.Agreed, func(a Agreed) bool {
+		return a.Clause == Lazy && a.Given && slices.Contains(a.By, l.Ref)
+	})
 }
 
 // proven says that carte has laid every layer of the boot on its disk, where it is to be, and has proven it there since.
 func (m Machine) proven(b Boot) bool {
 	i := slices.IndexFunc(m.Holds, func(h Holding) bool { return h.Is(b.Disk) })
-	if i < 0 || m.Holds[i].Dirty {
+	if i < 0 || m.Holds[i].Dirty || m.Holds[i].Absent > 0 {
 		return false
 	}
 	h := m.Holds[i]
@@ -309,7 +317,7 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 	}
 	if r.Writing || r.Proven {
 		l := b.Plan.Layers[0]
-		h := Holding{DiskID: b.Disk, Root: l.Root, Ref: l.Ref, Dirty: !r.Proven, At: d.at}
+		h := Holding{DiskID: b.Disk, Root: l.Root, Ref: l.Ref, Dirty: !r.Proven, At: d.at, Absent: max(r.Absent, 0)}
 		for _, w := range b.Plan.writes()[1:] {
 			h.Over = append(h.Over, Held{w.Ref, w.Root, w.Offset})
 		}

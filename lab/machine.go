@@ -208,6 +208,9 @@ type Holding struct {
 	Was   []Ref     `json:"was"` // while Dirty: what may be left of before, the latest first
 	At    time.Time `json:"at"`
 	Over  []Held    `json:"over,omitempty"` // what lies behind it: the other layers of its stack
+
+	// Bytes of lazy layers that were to come when the rest was proven. What they are the shim brings, and says when it has.
+	Absent int64 `json:"absent_bytes,omitempty"`
 }
 
 // Held is a layer that carte has written behind the first.

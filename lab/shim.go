@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // What a shim says and is told: the second life of the agent, beside the user's system. It has the right of the agent
@@ -33,6 +32,11 @@ func (p Plan) compose() Compose {
 func (d *draft) runOrders(b Boot, o Orders) Orders {
 	o.Do, o.Boot, o.Stack, o.Disk, o.Form, o.Start = DoRun, b.ID, b.Plan.Stack, b.Disk, b.Plan.Form, b.Plan.Start
 	o.Writes, o.Compose = b.Plan.writes(), b.Plan.compose()
+	if d.Machines[b.Machine].proven(b) { // all is there
+		for i := range o.Writes {
+			o.Writes[i].Lazy = false
+		}
+	}
 	return o
 }
 
@@ -41,6 +45,10 @@ func (d *draft) shimReport(m Machine, r Report) (Reply, error) {
 	b, ok := d.Boots[r.Boot]
 	if !ok || b.Machine != m.ID || m.Ticket.Boot != b.ID || !b.Plan.composed() {
 		return Reply{}, fmt.Errorf("%s does not run boot %d: %w", m.Label(), r.Boot, ErrDenied)
+	}
+	if r.Proven {
+		d.whole(m, b)
+		return Reply{}, nil
 	}
 	if b.State == Handover {
 		b.climb(RungHandover, d.at)
@@ -84,6 +92,20 @@ func (d *draft) shimReport(m Machine, r Report) (Reply, error) {
 		return Reply{Revoke: b.Revoke}, nil
 	}
 	return Reply{}, nil
+}
+
+// whole notes that what a boot's lazy layers lacked is on the disk, and was read back. Who says so says nothing of the
+// system that runs.
+func (d *draft) whole(m Machine, b Boot) {
+	i := slices.IndexFunc(m.Holds, func(h Holding) bool { return h.Is(b.Disk) })
+	if i < 0 || m.Holds[i].Dirty || m.Holds[i].Absent == 0 {
+		return
+	}
+	h := m.Holds[i]
+	d.fact(m.ID, b.ID, "boot %d: %s of lazy layers have arrived, the disk is proven", b.ID, Bytes(h.Absent))
+	h.Absent, h.At = 0, d.at
+	m.hold(h)
+	d.put(m)
 }
 
 // A Result is one file that a boot left in /carte/out and that was taken home.
@@ -151,5 +173,8 @@ func (s Snapshot) MayWriteBack(b Boot, image string) (PlanLayer, error) {
 	case k.WrittenBack == "request":
 		return l, k.broken(ClauseUpdates, "nobody asked for an update of %s; a stack that keeps it asks: keep = [%q]", l.Ref, image)
 	}
-	return l, k.broken(ClauseWritten, "%s is not written back (%s)", l.Ref, strings.TrimSpace(k.WrittenBack))
+	if k.WrittenBack == "always" || k.WrittenBack == "changed" {
+		return l, k.broken(ClauseWritten, "%s lies over the root, where its changes are not told from the system's own; files with a place of their own are written back: --place DIR", l.Ref)
+	}
+	return l, k.broken(ClauseWritten, "%s is not written back (%s)", l.Ref, k.WrittenBack)
 }

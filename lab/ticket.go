@@ -97,7 +97,8 @@ func (s Snapshot) byKey(key string) (Machine, error) {
 }
 
 // Allowed returns the roots that an agent's key gives the right to read: those of the boot it claimed, while that boot is
-// being worked on, and of what its disk held before.
+// being worked on, and of what its disk held before; then those of its lazy layers, for as long as the machine is not started
+// anew.
 func (l *Lab) Allowed(ctx context.Context, key string) (roots []chunk.ID, err error) {
 	s, err := l.Watch(ctx, 0)
 	if err != nil {
@@ -108,6 +109,14 @@ func (l *Lab) Allowed(ctx context.Context, key string) (roots []chunk.ID, err er
 		return nil, err
 	}
 	b, ok := s.Active(m.ID)
+	if started := s.Boots[m.Ticket.Boot]; m.Ticket.Boot != 0 && started.Plan.Gives(Lazy) && (started.State == Handover || started.State == Running || started.State.Final()) {
+		for _, l := range started.Plan.Layers { // its system runs from what arrives, also when the boot counts as over
+			if started.Plan.lazy(l) {
+				roots = append(roots, l.Root)
+			}
+		}
+		return roots, nil
+	}
 	if !ok || b.State != Working || m.Ticket.Boot != b.ID {
 		return nil, fmt.Errorf("%s has no boot that it works on: %w", m.Label(), ErrDenied)
 	}

@@ -123,6 +123,7 @@ type Write struct {
 	Form   Form     `json:"form,omitempty"`
 	Place  string   `json:"place,omitempty"` // of files: where they are mounted; empty: over the root
 	Back   bool     `json:"back,omitempty"`  // what is changed in it goes to PathBack
+	Lazy   bool     `json:"lazy,omitempty"`  // its system may start before all of it is there
 }
 
 // A Report is what the agent says while it works, about once a second, and at every rung. Before the first changed byte
@@ -135,10 +136,11 @@ type Report struct {
 	Forecast Forecast `json:"forecast,omitzero"` // once, with the rung probe
 	Peer     Peer     `json:"peer,omitzero"`     // where other agents may ask this one for chunks
 	Writing  bool     `json:"writing,omitempty"`
-	Proven   bool     `json:"proven,omitempty"`
-	Revoked  bool     `json:"revoked,omitempty"` // the answer to Reply.Revoke: nothing is being written any more
-	Error    string   `json:"error,omitempty"`   // why the attempt ends
-	Fatal    bool     `json:"fatal,omitempty"`   // trying again would not help
+	Proven   bool     `json:"proven,omitempty"`       // of a shim: what was to come is there, and was read back
+	Absent   int64    `json:"absent_bytes,omitempty"` // with Proven: bytes of lazy layers that are still to come
+	Revoked  bool     `json:"revoked,omitempty"`      // the answer to Reply.Revoke: nothing is being written any more
+	Error    string   `json:"error,omitempty"`        // why the attempt ends
+	Fatal    bool     `json:"fatal,omitempty"`        // trying again would not help
 	Lines    []string `json:"lines,omitempty"`
 	Shim     bool     `json:"shim,omitempty"` // it is from the shim, and its lines are the user's system's: what it says after ::carte is heard
 }

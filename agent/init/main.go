@@ -13,6 +13,8 @@ func main() {
 	switch os.Args[0] {
 	case agent.ShimName:
 		os.Exit(agent.Shim())
+	case agent.LazyName:
+		os.Exit(agent.Lazy())
 	case agent.GuardName:
 		os.Exit(agent.Guard())
 	}
