@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carte/agent/shim"
 	"carte/lab"
 )
 
@@ -21,16 +23,44 @@ const shimMemory = 48 << 20
 func Shim() int {
 	debug.SetMemoryLimit(shimMemory)
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
-	task, err := inheritTask()
-	if err == nil {
-		err = waitForExec()
-	}
+	console := newBesideConsole()
+	err := besideSystem(console)
 	if err != nil {
-		fmt.Printf("carte: the shim cannot begin: %v\n", err)
+		fmt.Fprintf(console, "carte: the shim ends: %v\n", err)
 		return 1
 	}
-	_ = task
 	return 0
+}
+
+// besideSystem waits for the user's init and lives beside it.
+func besideSystem(console io.Writer) error {
+	task, err := inheritTask()
+	if err != nil {
+		return fmt.Errorf("its task: %w", err)
+	}
+	uppers := inheritUppers(task)
+	b, err := newBeside()
+	if err != nil {
+		return err
+	}
+	if err := waitForExec(); err != nil {
+		return err
+	}
+	if err := b.Enter(); err != nil {
+		return err
+	}
+	return group{b.Run, func(ctx context.Context) error {
+		err := shim.Run(ctx, task, shim.Options{
+			Enter: b.Enter, Up: b.Up, Down: b.down, Leave: b.Leave,
+			Changes: uppers.changes,
+			Reboot:  func() error { return restartNow(ctx) },
+			Console: console,
+		})
+		if err == nil {
+			err = errDone
+		}
+		return err
+	}}.Run(context.Background())
 }
 
 // inheritTask reads what spawnShim has left.
