@@ -236,7 +236,7 @@ func blind(m Machine, p Plan) string {
 	switch {
 	case p.Until == RungHandover:
 		return "its stack asks for no more"
-	case m.Virtual == nil:
+	case m.Virtual == nil && !(p.composed() && p.Gives(Heartbeat)): // a shim tells
 		return "carte does not read its console"
 	}
 	return ""
