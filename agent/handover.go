@@ -41,8 +41,10 @@ func (p *pid1) prepare(ctx context.Context, r Ready) (undo func() error, err err
 		}
 		p.task = shimTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders}
 		return func() error { return errors.Join(p.tree.undo(), end()) }, nil
+	case lab.StartKexec, lab.StartNetboot:
+		return p.prepareKernel(ctx, r)
 	}
-	return undo, fmt.Errorf("start %q: this agent knows disk, pivot and lay: %w", r.Start, lab.ErrInvalid)
+	return undo, fmt.Errorf("start %q: this agent knows disk, pivot, kexec, netboot and lay: %w", r.Start, lab.ErrInvalid)
 }
 
 // handover starts the user's system. The server has agreed and takes no more reports, so an error goes to the console,

@@ -42,6 +42,7 @@ type pid1 struct {
 	cmdline string
 	tree    *composition // what prepare has put together
 	task    shimTask     // and what its shim is told
+	loaded  bool         // a kernel is ready to replace this one
 }
 
 func (p *pid1) run(ctx context.Context) error {
@@ -68,6 +69,11 @@ func (p *pid1) live(ctx context.Context) error {
 		return err
 	}
 	p.cmdline = string(b)
+	if _, err := os.Stat(stageFile); err == nil {
+		err := p.second(ctx)
+		io.WriteString(p.console, "::carte fail the system could not be put together: "+err.Error()+"\n")
+		return &Ended{Err: err, Again: true}
+	}
 	o := Options{
 		Server:    argument(p.cmdline, lab.ArgServer),
 		Pin:       argument(p.cmdline, lab.ArgPin),

@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"io"
 	"os"
+	"os/exec"
 	"path"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"carte/lab"
 	"carte/lab/labtest"
 	"carte/netboot"
+	"carte/store/media"
 )
 
 // composeInit looks at the system that was put together around it, changes a good part of it, and says how it was.
@@ -230,4 +233,78 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	toldOf(t, b, m, "reset sampled: every layer was proven here before")
+}
+
+// ownKernel makes a kernel image of a real kernel as its package has it: its modules, and no list of what they need.
+func ownKernel(t *testing.T, b *labtest.Bench) lab.Version {
+	t.Helper()
+	dir := t.TempDir()
+	const fetch = `set -e; cd "$0"; p=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2; exit}')
+apt-get download -q "$p" >&2; dpkg-deb -x ./*.deb x; mv x/boot/vmlinuz-* x/boot/kernel; rm x/boot/System.map* x/boot/config* ./*.deb
+cd x; rm -rf usr; tar -cf ../kernel.tar --owner=0 --group=0 --sort=name boot lib`
+	if out, err := exec.CommandContext(t.Context(), "sh", "-c", fetch, dir).CombinedOutput(); err != nil {
+		labtest.Lacking(t, "Debian's kernel package could not be had: "+err.Error()+": "+string(out))
+	}
+	in, err := os.Open(path.Join(dir, "kernel.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.Create(path.Join(dir, "kernel.ext4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if err := media.Tree(t.Context(), in, out, media.TreeOptions{Label: "kernel", UUID: [16]byte{7}}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := out.Stat()
+	if err == nil {
+		_, err = out.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _, err := b.State.Chunks.Import(t.Context(), out, func(int64) {})
+	if err != nil || m.Size != st.Size() {
+		t.Fatalf("%d bytes: %v", m.Size, err)
+	}
+	labtest.Say(t, b, lab.AddVersion{Version: lab.Version{Image: "kernel", Root: m.Root(), Bytes: m.Size, Content: m.Size, Inside: lab.Inside{Starts: "linux"}}, Kind: "system", Form: lab.FormKernel})
+	v, err := labtest.Now(t, b).Version(lab.Ref{Name: "kernel"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// kernelMore is what the system looks at besides when it has a kernel of its own.
+const kernelMore = `
+is "the kernel" "$(test -d /lib/modules/$(uname -r) && echo has its modules)" "has its modules"
+is "a link on the way to the modules" "$(test -d /usr/lib/modules/$(uname -r) && echo led there)" "led there"
+lsmod | grep -q ^overlay || bad "overlay is no module of this kernel"
+grep -q "carte.test=yes" /proc/cmdline || bad "the command line is $(cat /proc/cmdline)"
+echo "::carte metric release=$(uname -r | cut -d. -f1)"
+`
+
+// A tree runs under the stack's own kernel, which takes the place of carte's, or is loaded by the firmware's way of booting: the agent
+// makes the first root for it, of modules that nobody has listed.
+func TestComposeUnderOwnKernel(t *testing.T) {
+	labtest.QEMU(t)
+	for _, c := range []struct {
+		start    lab.Start
+		firmware lab.Firmware
+	}{{lab.StartKexec, lab.BIOS}, {lab.StartNetboot, lab.BIOS}, {lab.StartKexec, lab.UEFI}} {
+		t.Run(string(c.start)+" "+string(c.firmware), func(t *testing.T) {
+			b := labtest.New(t, netboot.Config{Payload: labtest.RealPayload(t)})
+			vms := labtest.NewVMs(t, b)
+			s := compose(t, b, strings.NewReplacer("JUNK", "100", "MORE", kernelMore).Replace(composeInit), ownKernel(t, b))
+			s.stack.Start, s.stack.Cmdline, s.stack.Upper = c.start, "carte.test=yes", lab.UpperDisk
+			m := labtest.Say(t, b, lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{DiskBytes: 4 << 30, Firmware: c.firmware}}).Machines[0]
+			labtest.Say(t, b, lab.PutStack{Stack: s.stack})
+			x := s.run(t, b, vms, m)
+			if x.Metrics["release"].Value != 6 {
+				t.Errorf("it said %+v", x.Metrics)
+			}
+		})
+	}
 }
