@@ -152,6 +152,9 @@ func (s Snapshot) moves(m Machine, p Plan, disk DiskID) (n int64) {
 			n += cmp.Or(v.Content, v.Bytes)
 		}
 	}
+	if held.Root == p.Layers[0].Root { // lazy layers that were still to come
+		n += held.Absent
+	}
 	return n
 }
 
