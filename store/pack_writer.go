@@ -195,6 +195,33 @@ func (w *Writer) CommitManifest(m chunk.Manifest) (chunk.ID, error) {
 	return root, err
 }
 
+// CommitManifests is CommitManifest for several. After an error none of them is to be settled.
+func (w *Writer) CommitManifests(all []chunk.Manifest) error {
+	w.c.hold(1)
+	defer w.c.hold(-1)
+	if err := w.Commit(); err != nil {
+		return err
+	}
+	var put []chunk.ID
+	var err error
+	for _, m := range all {
+		var root chunk.ID
+		if root, err = w.c.PutManifest(m); err != nil {
+			break
+		}
+		put = append(put, root)
+	}
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	w.p.born = time.Time{}
+	if err != nil {
+		for _, root := range put { // one that lay here before stays; the others go with the next Collect
+			w.c.settle(root)
+		}
+	}
+	return err
+}
+
 // hold counts work that Collect must wait for.
 func (c *Chunks) hold(n int) {
 	c.mu.Lock()
