@@ -137,7 +137,12 @@ func (p *pid1) prepareKernel(ctx context.Context, r Ready) (undo func() error, e
 	if err := here.settleTable(ctx, r.Disk); err != nil {
 		return undo, err
 	}
-	tree, err := here.compose(ctx, try)
+	h, end, err := here.withLazy(ctx, lazyTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders})
+	if err != nil {
+		return undo, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	tree, err := h.compose(ctx, try)
 	if err != nil {
 		return undo, err
 	}

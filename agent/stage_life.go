@@ -32,7 +32,7 @@ func (p *pid1) second(ctx context.Context) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return fmt.Errorf("%s: %w", stageFile, err)
 	}
-	task := shimTask{Server: s.Server, Pin: s.Pin, Token: argument(p.cmdline, lab.ArgToken), Orders: s.Orders}
+	task := running{shimTask{Server: s.Server, Pin: s.Pin, Token: argument(p.cmdline, lab.ArgToken), Orders: s.Orders}}
 	if server := argument(p.cmdline, lab.ArgServer); server != "" { // it may have moved since
 		task.Server, task.Pin = server, argument(p.cmdline, lab.ArgPin)
 	}
@@ -49,14 +49,51 @@ func (p *pid1) second(ctx context.Context) error {
 	if err := here.waitForDisk(ctx, s.Orders); err != nil {
 		return err
 	}
-	tree, err := here.compose(ctx, s.Orders)
+	if !s.Orders.Compose.Gives(lab.Network) || anyLazy(s.Orders) { // what is not here yet comes over it
+		p.bringUp(ctx, &network{first: lab.MAC(or(strings.ToLower(argument(p.cmdline, lab.ArgMAC)), string(s.MAC))), voice: v})
+		if err := task.claim(ctx, v); err != nil {
+			return err
+		}
+	}
+	h, _, err := here.withLazy(ctx, lazyTask{Server: task.Server, Pin: task.Pin, Key: task.Key, Orders: s.Orders})
 	if err != nil {
 		return err
 	}
-	if !s.Orders.Compose.Gives(lab.Network) {
-		p.bringUp(ctx, &network{first: lab.MAC(or(strings.ToLower(argument(p.cmdline, lab.ArgMAC)), string(s.MAC))), voice: v})
+	tree, err := h.compose(ctx, s.Orders)
+	if err != nil {
+		return err
 	}
-	return tree.become(task)
+	return tree.become(task.shimTask)
+}
+
+// running is a shim's task before there is a shim.
+type running struct{ shimTask }
+
+// claim redeems the token of a kernel that came over the network, where that works within the time that a network has. Else the
+// shim does it, once the user's system has brought the network up.
+func (r *running) claim(ctx context.Context, v *voice) error {
+	if r.Key != "" || r.Token == "" {
+		return nil
+	}
+	c, err := newClient(Options{Server: r.Server, Pin: r.Pin, Token: r.Token, Interval: time.Second}, v)
+	if err != nil {
+		return err
+	}
+	within, cancel := context.WithTimeout(ctx, networkWait)
+	defer cancel()
+	o, err := c.claim(within, lab.Inventory{})
+	c.http.CloseIdleConnections()
+	switch {
+	case err != nil && within.Err() != nil && ctx.Err() == nil:
+		v.say("the server does not answer: %v", err)
+	case err != nil:
+		return fmt.Errorf("claim: %w", err)
+	case o.Do != lab.DoRun:
+		return fmt.Errorf("the server does not want this system to start: %s: %w", or(o.Why, o.Do), lab.ErrDenied)
+	default:
+		r.Key, r.Token = c.key, ""
+	}
+	return nil
 }
 
 // bringUp gives the user's system the network that it does not bring up itself. It goes on without.
