@@ -59,7 +59,7 @@ func (q *lines) add(text string) {
 
 func (q *lines) drop(of *[]line, most int) {
 	if n := len(*of) - most; n > 0 {
-		*of = slices.Delete(*of, 0, n)
+		*of = (*of)[n:] // what is appended later moves the rest
 		q.lost += n
 	}
 }
