@@ -107,6 +107,7 @@ func serve(ctx context.Context, o cli.ServeOptions, with func(context.Context, l
 			}
 		},
 	}
+	desk.Keys = vms.Type
 	drivers := power.Set{"qemu": vms, "wol": power.WOL{Interface: o.Config.Interface}, "exec": power.Exec{}, "manual": power.Manual{}}
 	people := &remote.Server{Desk: desk, Dir: o.State, Version: version, Log: log}
 	if err := nb.Listen(ctx); err != nil {

@@ -60,6 +60,9 @@ type Options struct {
 	Prepare  func(context.Context, Ready) (undo func() error, err error)
 	Handover func(context.Context, lab.Orders) error
 
+	// Terminals opens the consoles that somebody can type on, for a repair; the agent closes them. nil: there is none.
+	Terminals func() ([]io.ReadWriteCloser, error)
+
 	// Peers opens a listener towards the server, through which other machines that lay the same image take chunks from this
 	// one while it works, and lets this one take chunks from them.
 	Peers bool
@@ -162,8 +165,14 @@ func (s *session) obey(ctx context.Context, o lab.Orders) (err error) {
 				next, why = lab.Orders{Do: lab.DoStop, Why: why.Error(), Machine: o.Machine}, nil
 			}
 			o, err = next, why
+		case lab.DoRepair:
+			why := s.repair(ctx, o)
+			if !errors.As(why, new(*revoked)) {
+				return why
+			}
+			o = lab.Orders{Do: lab.DoStop, Why: why.Error(), Machine: o.Machine}
 		default:
-			return fmt.Errorf("orders %q: this agent knows wait, boot, capture, local and stop; it is older than its server: %w", o.Do, lab.ErrInvalid)
+			return fmt.Errorf("orders %q: this agent knows wait, boot, capture, repair, local and stop; it is older than its server: %w", o.Do, lab.ErrInvalid)
 		}
 		if err != nil {
 			return err

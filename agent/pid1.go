@@ -84,6 +84,7 @@ func (p *pid1) live(ctx context.Context) error {
 		Node:      here.nodeOf,
 		Prepare:   p.prepare,
 		Handover:  p.handover,
+		Terminals: terminals,
 		Peers:     true,
 		Console:   p.console,
 	}
@@ -144,6 +145,23 @@ func consoles() io.Writer {
 		return os.Stdout // the kernel opened it
 	}
 	return all
+}
+
+// terminals opens the machine's consoles for somebody who types: the kernel echoes and edits the line.
+func terminals() ([]io.ReadWriteCloser, error) {
+	var all []io.ReadWriteCloser
+	active, _ := os.ReadFile("/sys/class/tty/console/active")
+	for _, name := range strings.Fields(string(active)) {
+		f, err := os.OpenFile("/dev/"+name, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue
+		}
+		all = append(all, f)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("this machine has no console: %w", lab.ErrNotFound)
+	}
+	return all, nil
 }
 
 // show prints why the agent's life is over, so that it is still there when somebody comes.

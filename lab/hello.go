@@ -88,6 +88,8 @@ func (d *draft) orders(machine int64) Orders {
 		var err error
 		if c := b.Plan.Capture; c != nil {
 			disk, err = m.source(m.Inventory.Disks, *c)
+		} else if b.Plan.Repair != nil {
+			disk, err = d.repairDisk(m, b.Plan)
 		} else {
 			disk, err = guard(m, m.Inventory.Disks, b.Plan)
 			b.Plan.chooseStart(m)
@@ -116,6 +118,9 @@ func (d *draft) orders(machine int64) Orders {
 	}
 	if b.Plan.Capture != nil {
 		return d.captureOrders(m, b, o)
+	}
+	if b.Plan.Repair != nil {
+		return d.repairOrders(m, b, o)
 	}
 	o.Do, o.Boot, o.Stack, o.Disk = DoBoot, b.ID, b.Plan.Stack, b.Disk
 	o.Form, o.Start, o.Cmdline, o.Grow = b.Plan.Form, b.Plan.Start, b.Plan.Cmdline, b.Plan.Grow
@@ -315,11 +320,17 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 			return Reply{}, fmt.Errorf("boot %d captures, it writes nothing: %w", b.ID, ErrInvalid)
 		}
 	}
+	if (r.Writing || r.Proven) && len(b.Plan.Layers) == 0 {
+		return Reply{}, fmt.Errorf("boot %d has nothing that it may write: %w", b.ID, ErrInvalid)
+	}
 	if r.Writing || r.Proven {
 		l := b.Plan.Layers[0]
 		h := Holding{DiskID: b.Disk, Root: l.Root, Ref: l.Ref, Dirty: !r.Proven, At: d.at, Absent: max(r.Absent, 0)}
 		for _, w := range b.Plan.writes()[1:] {
 			h.Over = append(h.Over, Held{w.Ref, w.Root, w.Offset})
+		}
+		if b.Plan.Repair != nil {
+			h = m.repaired(h)
 		}
 		m.hold(h)
 		d.put(m)
@@ -346,6 +357,14 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 // handover takes the agent's word that the disk is proven. A system that the agent starts itself is handed over by that;
 // one that the firmware starts, when the machine next asks for its script.
 func (d *draft) handover(m Machine, b Boot) error {
+	if b.Plan.Repair != nil {
+		live := d.live(m.ID)
+		live.Agent, live.Progress = false, Progress{}
+		d.put(live)
+		b.climb(RungHandover, d.at)
+		d.move(b, Done, "the repair is over")
+		return nil
+	}
 	if i := slices.IndexFunc(m.Holds, func(h Holding) bool { return h.Is(b.Disk) }); i < 0 || m.Holds[i].Dirty {
 		return fmt.Errorf("boot %d: %s was not proven, it is not started: %w", b.ID, b.Disk, ErrRefused)
 	}

@@ -21,6 +21,7 @@ const (
 	StartNetboot Start = "netboot" // the machine restarts, and iPXE loads the stack's kernel from the server
 	StartMemory  Start = "memory"  // iPXE loads a kernel image and nothing else: no disk, no agent
 	StartLay     Start = "lay"     // nothing: the disk is made equal to the plan, and that is all
+	StartRepair  Start = "repair"  // nothing: the agent opens a shell on the console
 	StartCapture Start = "capture" // nothing: the disk is read, and the machine goes on as if nothing had been queued
 )
 
@@ -58,6 +59,7 @@ type Plan struct {
 	Files   []TextFile        `json:"files,omitempty"`   // with the machine's values filled in
 	Agreed  []Agreed          `json:"agreed,omitempty"`  // what was asked for, and what the boot has
 	Capture *PlanCapture      `json:"capture,omitempty"` // what the boot makes a version of; it has no layers then
+	Repair  *PlanRepair       `json:"repair,omitempty"`  // nothing is started: somebody works on the machine
 	Digest  chunk.ID          `json:"digest"`
 }
 

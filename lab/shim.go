@@ -14,7 +14,7 @@ const shimSilence = 2 * agentSilence
 
 // composed says that a tree is put together on the machine, and that a shim may live beside it.
 func (p Plan) composed() bool {
-	return p.Form == FormTree && p.Capture == nil && p.Start != StartLay
+	return p.Form == FormTree && p.Capture == nil && p.Repair == nil && p.Start != StartLay
 }
 
 // compose says how the agent puts the plan's tree together; where its changes go depends on the disk.

@@ -29,6 +29,7 @@ var verbs = map[string]Verb{
 	"stack.rm":       RemoveStack{},
 	"boot.queue":     Queue{},
 	"boot.capture":   QueueCapture{},
+	"boot.repair":    QueueRepair{},
 	"boot.stop":      Stop{},
 	"boot.retry":     Retry{},
 	"queue.mv":       MoveBoot{},

@@ -71,6 +71,7 @@ const (
 	DoWait    = "wait"    // stay, report, take orders from a reply
 	DoBoot    = "boot"    // write the disk, start the user's system
 	DoCapture = "capture" // read the disk, send what the server lacks of it, report without a boot
+	DoRepair  = "repair"  // open a shell on the machine's consoles, or write the base again
 	DoLocal   = "local"   // restart into the machine's own disk
 	DoRun     = "run"     // a shim's: its system runs, serve it
 	DoStop    = "stop"    // touch nothing, show Why on the machine's own console, and wait to be switched off
@@ -88,12 +89,13 @@ type Orders struct {
 	Cmdline string   `json:"cmdline,omitempty"`
 	Disk    DiskID   `json:"disk"`
 	Writes  []Write  `json:"writes,omitempty"`
-	Base    Write    `json:"base,omitzero"`    // of a capture: what the disk is compared with; without one, only where the image begins
-	Had     []Write  `json:"had,omitempty"`    // what carte has written to the disk before, and where: chunks may be found there
-	Tail    DiskTail `json:"tail,omitzero"`    // carte's own end of the disk; empty: none
-	Grow    bool     `json:"grow,omitempty"`   // the last partition and its file system take the room that the disk has
-	Reset   Reset    `json:"reset,omitempty"`  // of a tree: how much of what lies there already is proven
-	Compose Compose  `json:"compose,omitzero"` // of a tree: how it is put together
+	Base    Write    `json:"base,omitzero"`     // of a capture: what the disk is compared with; without one, only where the image begins
+	Had     []Write  `json:"had,omitempty"`     // what carte has written to the disk before, and where: chunks may be found there
+	Tail    DiskTail `json:"tail,omitzero"`     // carte's own end of the disk; empty: none
+	Grow    bool     `json:"grow,omitempty"`    // the last partition and its file system take the room that the disk has
+	Reset   Reset    `json:"reset,omitempty"`   // of a tree: how much of what lies there already is proven
+	Compose Compose  `json:"compose,omitzero"`  // of a tree: how it is put together
+	Reflash bool     `json:"reflash,omitempty"` // of a repair: the first of Writes is written again, and nobody is asked
 }
 
 // Compose says how a tree that lies on a disk becomes a running system.

@@ -26,7 +26,8 @@ type Desk struct {
 	*lab.Lab
 	State *State
 	Looks []func(context.Context) []lab.Finding
-	Still bool // nothing runs: the log is what earlier runs have left
+	Keys  func(lab.Machine, []byte) error // types on a machine's serial console; nil: nobody reaches one
+	Still bool                            // nothing runs: the log is what earlier runs have left
 	taken taken
 	homes sync.RWMutex // held while results change places
 

@@ -96,6 +96,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /stack/export", s.exportStack)
 	mux.HandleFunc("POST /stack/import", s.importStack)
 	mux.HandleFunc("GET /boot/results", s.results)
+	mux.HandleFunc("POST /machine/type", s.typeKeys)
 	mux.HandleFunc("GET /doctor", s.doctor)
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		s.answer(w, Version{s.Version, os.Getpid(), s.Dir})

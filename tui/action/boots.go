@@ -62,6 +62,13 @@ var boots = []Action{
 		Verb: func(t Target) (lab.Verb, error) { return captureOf(t), nil },
 	},
 	{
+		ID: "boot.repair", Words: "repair", Where: []Place{Machines},
+		Help:    "restart a machine with a shell on its console, to look and to mend; nothing is written unasked",
+		Enabled: adopted,
+		Command: func(t Target) string { return command("carte", "machine", "repair", machine(t)) },
+		Verb:    func(t Target) (lab.Verb, error) { return lab.QueueRepair{Machine: t.Machine.Label()}, nil },
+	},
+	{
 		ID: "boot.again", Words: "boot again", Keys: []string{"B"}, Where: []Place{Machines, Boot},
 		Help: "boot the machine's last stack once more",
 		Enabled: func(t Target) (bool, string) {
@@ -215,7 +222,7 @@ func captureOf(t Target) lab.QueueCapture {
 // lastStack is the machine's newest boot of a stack.
 func lastStack(t Target) (last lab.Boot, ok bool) {
 	for _, b := range t.Snapshot.Boots {
-		if b.Machine == t.Machine.ID && b.Plan.Capture == nil && b.ID >= last.ID {
+		if b.Machine == t.Machine.ID && b.Plan.Capture == nil && b.Plan.Repair == nil && b.ID >= last.ID {
 			last, ok = b, true
 		}
 	}

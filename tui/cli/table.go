@@ -27,7 +27,7 @@ type entry struct {
 
 // table lists the commands in the order in which help shows them.
 func (c *call) table() []entry {
-	return slices.Concat(c.serveCommands(), c.machineCommands(), c.imageCommands(), c.upkeepCommands(), c.flashCommands(), c.shareCommands(), c.stackCommands(), c.kindCommands(), c.bootCommands(), c.watchCommands())
+	return slices.Concat(c.serveCommands(), c.machineCommands(), c.repairCommands(), c.imageCommands(), c.upkeepCommands(), c.flashCommands(), c.shareCommands(), c.stackCommands(), c.kindCommands(), c.bootCommands(), c.watchCommands())
 }
 
 // nouns are the words that only group commands.
