@@ -135,6 +135,9 @@ func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usu
 			text(cell.Plain, 0, fmt.Sprintf("%s, %.1f s predicted: %s", f.Strategy, f.Predicted, f.Why))
 		}
 	}
+	for _, l := range outcomeLines(b) {
+		text(l.style, 0, l.text)
+	}
 	if late {
 		g.Mark(r.x, y, cell.Warn)
 		text(cell.Yellow, 2, fmt.Sprintf("waits for %s: %s", step.Rung, step.Cause))

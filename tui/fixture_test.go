@@ -214,7 +214,7 @@ func (d *still) Fsck(context.Context, func(int64, int64)) (lab.Fscked, error) {
 }
 
 func (d *still) Judge(_ context.Context, st lab.Stack) (lab.Judged, error) {
-	return lab.Judged{Stack: st.Name}, nil
+	return judged(st), nil
 }
 func (d *still) Results(context.Context, int64, io.Writer) error { return lab.ErrRefused }
 func (d *still) ExportStack(context.Context, string, string, io.Writer, func(int64, int64)) error {

@@ -55,6 +55,8 @@ func (m *model) drawBody(g *cell.Grid, r rect, rows []machineRow) {
 		m.drawImages(g, r)
 	case action.Stacks:
 		m.drawStacks(g, r)
+	case action.Compose:
+		m.drawCompose(g, r)
 	case action.Boot:
 		m.drawBoot(g, r)
 	case action.Log:
@@ -212,6 +214,9 @@ func (m *model) counts(rows []machineRow) (parts []part) {
 // drawTabs draws the second line.
 func (m *model) drawTabs(g *cell.Grid) {
 	crumbs := m.at.crumbs(m.snap())
+	if m.unsaved() {
+		crumbs += " *unsaved"
+	}
 	room := m.w - 2 - cell.Width(crumbs)
 	x := 1
 	for i, t := range tabs {
@@ -291,6 +296,8 @@ func (m *model) hints(t action.Target) (list []action.Action) {
 var ranks = map[string]int{
 	"move.open": 0, "move.back": 1, "machine.adopt": 1, "boot.queue": 1, "boot.retry": 1, "boot.stop": 2, "queue.rm": 2, "machine.ignore": 2,
 	"machine.power": 3, "boot.again": 3, "machine.add": 4, "view.log": 4, "view.filter": 5, "view.command": 5,
+	"compose.save": 1, "compose.fix": 1, "compose.add": 2, "compose.rm": 3, "compose.version": 3, "compose.try": 4, "stack.edit": 4, "compose.clause": 5,
+	"stack.new": 2, "stack.diff": 6, "compose.up": 6, "compose.down": 6, "image.tag": 6, "image.rollback": 7,
 	"boot.capture": 6, "machine.set": 7, "machine.forget": 8, "log.follow": 7,
 }
 
@@ -308,6 +315,8 @@ func (m *model) opens(t action.Target) (string, bool) {
 		return "boot", t.Machine.ID != 0
 	case action.Images:
 		return "versions", t.Image.Name != "" && m.at.image == ""
+	case action.Stacks:
+		return "layers", t.Stack.Name != ""
 	}
 	return "", false
 }
@@ -315,7 +324,7 @@ func (m *model) opens(t action.Target) (string, bool) {
 // nouns are the words that go without saying at a place.
 var nouns = map[action.Place][]string{
 	action.Machines: {"machine ", "boot ", "queue "}, action.Queue: {"queue ", "boot "}, action.Images: {"image "},
-	action.Stacks: {"stack "}, action.Boot: {"boot ", "queue "},
+	action.Stacks: {"stack "}, action.Compose: {"layer ", "stack "}, action.Boot: {"boot ", "queue "},
 }
 
 // hintWord is an action's shortest word: what is left of machine power, boot stop, queue rm.
@@ -394,6 +403,11 @@ func (m *model) lineCommand() string {
 	switch {
 	case m.at.at == action.Log:
 		id = "view.log"
+	case m.at.at == action.Compose:
+		id = "stack.check"
+		if m.unsaved() {
+			id = "compose.save"
+		}
 	case t.Machine.ID == 0 && t.Boot.ID == 0 && t.Image.Name == "" && t.Stack.Name == "":
 		id = "view." + string(m.at.at)
 	case m.at.at == action.Queue || m.at.at == action.Boot && t.Boot.ID != 0:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"carte/lab"
 	"carte/tui/cell"
@@ -69,6 +70,11 @@ func (m *model) drawImages(g *cell.Grid, r rect) {
 	}
 	for _, v := range all[:min(len(all), max(1, d.h-4))] {
 		say(cell.Plain, m.versionWords(v))
+	}
+	if len(all) > 0 {
+		if words := contractWords(i, all[0], m.asOf()); words != "" {
+			say(cell.Plain, words)
+		}
 	}
 	say(cell.Plain, "used by  "+m.users(i.Name))
 	if !m.boxed() && sum != "" {
@@ -148,8 +154,29 @@ func (m *model) users(image string) string {
 	return strings.Join(parts, "; ")
 }
 
+// contractWords are what an image says that it promises, and how long it lives; empty when it says nothing.
+func contractWords(i lab.Image, v lab.Version, now time.Time) string {
+	var parts []string
+	if v.Offers != nil {
+		parts = append(parts, "offers "+v.Offers.String())
+	}
+	if v.Place != "" {
+		parts = append(parts, "at "+v.Place)
+	}
+	if !i.Dies.IsZero() {
+		parts = append(parts, "dies "+day(now, i.Dies))
+	}
+	if i.Owner != "" {
+		parts = append(parts, "lives with "+i.Owner)
+	}
+	return strings.Join(parts, "; ")
+}
+
 func (m *model) versionWords(v lab.Version) string {
 	s := fmt.Sprintf("v%-3d %-12s +%-8s %s", v.Number, day(m.asOf(), v.At), lab.Bytes(v.Stored), v.Author)
+	if tags := m.snap().TagsOf(v); len(tags) > 0 {
+		s += " (" + strings.Join(tags, ", ") + ")"
+	}
 	return strings.TrimSpace(s + "  " + v.Message)
 }
 
@@ -167,7 +194,9 @@ func (m *model) drawVersions(g *cell.Grid, r rect) {
 		figures("CONTENT", 8, 5, func(v lab.Version) string { return lab.Bytes(v.Content) }),
 		figures("STORED", 8, 3, func(v lab.Version) string { return "+" + lab.Bytes(v.Stored) }),
 		words("BY", 6, 10, 6, func(v lab.Version) string { return v.Author }),
-		words("WHAT", 16, 50, 4, func(v lab.Version) string { return strings.TrimSpace(v.Message + "  " + v.Found) }),
+		words("WHAT", 16, 50, 4, func(v lab.Version) string {
+			return strings.TrimSpace(strings.Join(m.snap().TagsOf(v), ", ") + "  " + v.Message + "  " + v.Found)
+		}),
 		words("ROOT", 12, 16, 7, func(v lab.Version) string { return v.Root.String() }),
 	}, rows, l)
 }

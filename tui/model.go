@@ -35,6 +35,7 @@ type model struct {
 	at        place
 	visited   []place // how one came here from a tab
 	lists     map[place]*list
+	drafts    map[string]*composing // stacks that are put together, by name
 	filters   map[place]filter
 	pane      int // 0: the list, 1: the log beside it
 	log       journal
@@ -110,6 +111,8 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case wakeMsg:
 		m.woken(msg)
+	case edited:
+		m.takeEdited(msg)
 	default:
 		m.dirty = false
 	}
@@ -191,11 +194,16 @@ func (m *model) snap() lab.Snapshot {
 func (m *model) stillThere() {
 	_, machine := m.x.snap.Machines[m.at.machine]
 	_, image := m.x.snap.Images[m.at.image]
-	if m.at.machine != 0 && !machine || m.at.image != "" && !image {
+	_, stack := m.x.snap.Stacks[m.at.stack]
+	if m.at.stack != "" && !stack {
+		delete(m.drafts, m.at.stack)
+	}
+	if m.at.machine != 0 && !machine || m.at.image != "" && !image || m.at.stack != "" && !stack {
 		said := m.flash
 		m.goTo(place{at: m.at.tab()})
 		m.flash = said // it may well be why the subject has gone
 	}
+	m.recompose()
 }
 
 // goTo shows another place.
@@ -220,6 +228,9 @@ const keptPlaces = 50
 func (m *model) enter(p place) {
 	m.at, m.pane, m.command, m.flash = p, 0, "", flash{}
 	m.log.seek(p, m)
+	if p.at == action.Compose {
+		m.compose(p.stack)
+	}
 }
 
 // back returns to where the place was opened; false at a tab, which nothing opened.

@@ -19,6 +19,7 @@ type place struct {
 	machine int64  // boot, log
 	boot    int64  // boot; 0: the machine's newest
 	image   string // images: whose versions are listed
+	stack   string // compose: which is put together
 }
 
 // A tab is a screen of the first row.
@@ -39,6 +40,9 @@ var tabs = []tab{
 func (p place) tab() action.Place {
 	if p.at == action.Boot || p.at == action.Log {
 		return action.Machines
+	}
+	if p.at == action.Compose {
+		return action.Stacks
 	}
 	return p.at
 }
@@ -63,6 +67,8 @@ func (p place) address(s lab.Snapshot) string {
 		return "machines/" + name + "/log"
 	case p.image != "":
 		return "images/" + p.image
+	case p.stack != "":
+		return "stacks/" + p.stack
 	}
 	return string(p.at)
 }
@@ -83,6 +89,8 @@ func (p place) crumbs(s lab.Snapshot) string {
 		return "Log"
 	case p.image != "":
 		return "Images > " + p.image
+	case p.stack != "":
+		return "Stacks > " + p.stack
 	}
 	return ""
 }
@@ -104,6 +112,12 @@ func parsePlace(s lab.Snapshot, address string) (place, error) {
 			return place{}, fmt.Errorf("image %q: %w", parts[1], lab.ErrNotFound)
 		}
 		return place{at: at, image: parts[1]}, nil
+	}
+	if at == action.Stacks && len(parts) == 2 {
+		if _, ok := s.Stacks[parts[1]]; !ok {
+			return place{}, fmt.Errorf("stack %q: %w", parts[1], lab.ErrNotFound)
+		}
+		return place{at: action.Compose, stack: parts[1]}, nil
 	}
 	if at == action.Machines {
 		return machinePlace(s, parts[1:])

@@ -128,6 +128,16 @@ func (m *model) weigh(a action.Action, t action.Target, key string, q *ask) tea.
 // perform says the action's verb to the lab. What is refused is asked again.
 func (m *model) perform(a action.Action, t action.Target, q *ask) {
 	m.command = a.Command(t)
+	if a.Edit != nil {
+		st, err := a.Edit(t)
+		if err != nil {
+			m.fail(err)
+			q.again(m, err)
+			return
+		}
+		m.change(st)
+		return
+	}
 	if a.Verb == nil {
 		m.long(a, t, q)
 		return
@@ -141,7 +151,7 @@ func (m *model) perform(a action.Action, t action.Target, q *ask) {
 	ctx, desk, f := m.ctx, m.desk, m.feed
 	m.spawn(func() {
 		changed, err := desk.Say(ctx, v)
-		f.finish(outcome{words: changedWords(a, changed), err: err, ask: q})
+		f.finish(outcome{words: changedWords(a, changed), err: err, ask: q, said: v})
 	})
 }
 
@@ -166,6 +176,9 @@ type outcome struct {
 	err   error
 	job   *job
 	ask   *ask // what was asked before; nil: nothing
+
+	said    lab.Verb // that the lab took, or refused
+	verdict *verdict // of a check; nothing else is said then
 }
 
 // finish hands an outcome to the screen.
@@ -178,6 +191,14 @@ func (f *feed) finish(o outcome) {
 
 // finish shows what came of work.
 func (m *model) finish(o outcome) {
+	if o.verdict != nil {
+		m.take(o.verdict)
+		return
+	}
+	if v, ok := o.said.(lab.PutStack); ok && o.err == nil && m.drafts[v.Name] != nil {
+		m.drafts[v.Name].was = v.Stack // what is the lab's from now on
+		m.recompose()
+	}
 	for i, j := range m.jobs {
 		if j == o.job {
 			m.jobs = append(m.jobs[:i], m.jobs[i+1:]...)
@@ -215,6 +236,8 @@ func init() { // not a literal: the functions lead back to the map
 		"view.redraw":    func(m *model) tea.Cmd { m.wantClear = true; return nil },
 		"view.quit":      (*model).leave,
 		"view.suspend":   suspend,
+		"stack.edit":     (*model).editStack,
+		"stack.check":    (*model).openStack,
 		"log.follow":     func(m *model) tea.Cmd { m.log.follow = !m.log.follow; return nil },
 		"log.wrap":       func(m *model) tea.Cmd { m.log.wrap = !m.log.wrap; return nil },
 		"log.time":       func(m *model) tea.Cmd { m.log.clock = (m.log.clock + 1) % clocks; return nil },
@@ -252,6 +275,10 @@ func (m *model) escape() {
 // leave goes back to where a place was opened, and leaves at a tab, after a question where something would stop.
 func (m *model) leave() tea.Cmd {
 	if m.back() {
+		return nil
+	}
+	if why := m.losing(); why != "" {
+		m.sure = &sure{"q", "leave: " + why, func() tea.Cmd { return tea.Quit }}
 		return nil
 	}
 	if m.opt.Leave != nil {
@@ -300,6 +327,8 @@ func (m *model) openRow() tea.Cmd {
 		if t.Image.Name != "" && m.at.image == "" {
 			m.goTo(place{at: action.Images, image: t.Image.Name})
 		}
+	case action.Stacks:
+		return m.openStack()
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ func TestRefusedAnswersStay(t *testing.T) {
 	dir := t.TempDir()
 	for _, c := range []struct{ keys, text, want string }{
 		{"3 a", filepath.Join(dir, "none"), "there is no such file or folder; nothing was changed"},
-		{"3 a", dir + " x tar", "carte knows disk, tree and files"},
+		{"3 a", dir + " x tar", "carte knows disk, tree, files and kernel"},
 		{"3 a", "one two tree four", "is not a file and, at most, a name"},
 		{"3 e", filepath.Join(dir, "none", "x"), "there is no such file or folder; nothing was changed"},
 		{"4 a", "one", "is not a stack's name and an image"},

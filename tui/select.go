@@ -36,6 +36,10 @@ func (m *model) rowKeys() (keys []string) {
 		for _, s := range m.stacks() {
 			keys = append(keys, s.Name)
 		}
+	case action.Compose:
+		for _, r := range m.layerRows() {
+			keys = append(keys, r.ref.Name)
+		}
 	case needs:
 		for _, a := range m.alerts() {
 			keys = append(keys, a.key)
@@ -74,6 +78,17 @@ func (m *model) target() (t action.Target) {
 	case action.Stacks:
 		if at >= 0 {
 			t.Stack = m.stacks()[at]
+		}
+	case action.Compose:
+		if d := m.composed(); d != nil {
+			t.Stack, t.Remarks = d.st, d.remarks()
+		}
+		if at >= 0 {
+			r := m.layerRows()[at]
+			t.Image = r.im
+			if r.ref.Version != 0 {
+				t.Version = r.v
+			}
 		}
 	case needs:
 		if at >= 0 {
@@ -183,6 +198,8 @@ func (m *model) found() string {
 			all = len(m.alerts())
 		case action.Stacks:
 			all = len(m.x.snap.Stacks)
+		case action.Compose:
+			all = len(m.composed().st.Layers)
 		}
 	}
 	return fmt.Sprintf("%d of %d", len(m.rowKeys()), all)

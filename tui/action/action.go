@@ -20,12 +20,13 @@ const (
 	Queue      Place = "queue"
 	Images     Place = "images"
 	Stacks     Place = "stacks"
-	Boot       Place = "boot" // the detail of one boot
+	Compose    Place = "compose" // a stack that is put together
+	Boot       Place = "boot"    // the detail of one boot
 	Log        Place = "log"
 )
 
 // Places lists where actions can apply, in the order of the screens.
-var Places = []Place{Machines, Queue, Images, Stacks, Boot, Log, Everywhere}
+var Places = []Place{Machines, Queue, Images, Stacks, Compose, Boot, Log, Everywhere}
 
 // A Target is what an action is done to: the lab as it was drawn, the selected row, and what was typed or chosen. Rows
 // that are not selected are zero. On Machines, Boot is the machine's active boot, else its newest.
@@ -36,8 +37,9 @@ type Target struct {
 	Image    lab.Image
 	Version  lab.Version
 	Stack    lab.Stack
-	Text     string // the answer to Ask, or the choice
-	Confirm  string // the name typed for tier 2; the lab compares it
+	Text     string       // the answer to Ask, or the choice
+	Confirm  string       // the name typed for tier 2; the lab compares it
+	Remarks  []lab.Remark // what a check of Stack says
 }
 
 // The tiers of danger (see Action.Tier).
@@ -66,6 +68,8 @@ type Action struct {
 	Command func(Target) string
 	// Verb is what is said to the lab; nil for what the screen does by itself.
 	Verb func(Target) (lab.Verb, error)
+	// Edit is what becomes of Target.Stack while it is put together: the screen keeps it until it is saved.
+	Edit func(Target) (lab.Stack, error)
 	// Loses says in words what would be lost; empty: nothing.
 	Loses func(Target) string
 	// Confirm is the name to type before something is destroyed; empty: none for this target.
@@ -117,7 +121,7 @@ func (a Action) At(p Place) bool {
 func (a Action) Moves() bool { return strings.HasPrefix(a.ID, "move.") }
 
 // Table is every action, grouped by what it is done to.
-var Table = slices.Concat(machines, boots, queue, images, stacks, screen, moves)
+var Table = slices.Concat(machines, boots, queue, images, stacks, compose, screen, moves)
 
 // At returns the actions of a place, its own first, then those that apply everywhere.
 func At(p Place) []Action {

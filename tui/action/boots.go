@@ -12,7 +12,7 @@ import (
 // boots are the actions that begin and end a boot.
 var boots = []Action{
 	{
-		ID: "boot.queue", Words: "boot", Keys: []string{"b"}, Where: []Place{Machines, Stacks},
+		ID: "boot.queue", Words: "boot", Keys: []string{"b"}, Where: []Place{Machines, Stacks, Compose},
 		Help: "boot a machine with a stack",
 		Ask: func(t Target) string {
 			if onStack(t) {
@@ -28,6 +28,8 @@ var boots = []Action{
 		},
 		Enabled: func(t Target) (bool, string) {
 			switch {
+			case onStack(t) && Unsaved(t):
+				return false, "save it first: s"
 			case onStack(t):
 				return len(adoptedNames(t)) > 0, "there is no machine yet; add one on Machines"
 			case len(t.Snapshot.Stacks) == 0:

@@ -157,7 +157,7 @@ var stacks = []Action{
 		},
 	},
 	{
-		ID: "stack.edit", Words: "stack edit", Keys: []string{"e"}, Where: []Place{Stacks},
+		ID: "stack.edit", Words: "stack edit", Keys: []string{"e"}, Where: []Place{Stacks, Compose},
 		Help:    "edit a stack as text in your editor",
 		Enabled: aStack,
 		Command: func(t Target) string { return command("carte", "stack", "edit", stackWord(t)) },

@@ -7,7 +7,7 @@ var screen = []Action{
 	view("images", "3", Images, "carte image ls"),
 	view("stacks", "4", Stacks, "carte stack ls"),
 	{
-		ID: "view.log", Words: "log", Keys: []string{"L"}, Where: []Place{Machines, Queue, Boot, Images, Stacks},
+		ID: "view.log", Words: "log", Keys: []string{"L"}, Where: []Place{Machines, Queue, Boot, Images, Stacks, Compose},
 		Help: "show the log of the selected machine, or of all",
 		Command: func(t Target) string {
 			if t.Machine.ID == 0 {
