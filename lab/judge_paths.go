@@ -42,7 +42,7 @@ func (j *judging) overlaps(p Plan, paths func(PlanLayer) ([]string, error)) {
 		}
 		for under := range i {
 			if all := both[under]; len(all) > 0 {
-				j.warn("W-PATHS", "the last layer wins; move the one that is to win to the end", "%s are in %s and in %s, and %s wins: %s", files(len(all)), p.Layers[under].Ref, l.Ref, l.Ref, some(all))
+				j.warn("W-PATHS", "the last layer wins; move the one that is to win to the end", "%s in %s and in %s, and %s wins: %s", filesAre(len(all)), p.Layers[under].Ref, l.Ref, l.Ref, some(all))
 			}
 		}
 		if l.Place != "" {
@@ -60,15 +60,15 @@ func (j *judging) hidden(p Plan, i int, last map[string]int) {
 		}
 	}
 	if slices.Sort(all); len(all) > 0 {
-		j.warn("W-HIDES", fmt.Sprintf("carte image import %s FILE --place DIR mounts it elsewhere; --place / lays it over the root", p.Layers[i].Ref.Name), "%s is mounted at %s, and hides %s that lie there: %s", p.Layers[i].Ref, p.Layers[i].Place, files(len(all)), some(all))
+		j.warn("W-HIDES", fmt.Sprintf("carte image import %s FILE --place DIR mounts it elsewhere; --place / lays it over the root", p.Layers[i].Ref.Name), "%s is mounted at %s, and hides what lies there: %s", p.Layers[i].Ref, p.Layers[i].Place, some(all))
 	}
 }
 
-func files(n int) string {
+func filesAre(n int) string {
 	if n == 1 {
-		return "1 file"
+		return "1 file is"
 	}
-	return fmt.Sprintf("%d files", n)
+	return fmt.Sprintf("%d files are", n)
 }
 
 // some lists the first of many paths.

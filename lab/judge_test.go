@@ -105,7 +105,7 @@ func TestJudge(t *testing.T) {
 		{"I-CLAUSE", "autostart: given by work@1", "", Stack{Layers: named("root", "work")}},
 		{"W-CLAUSE", "lazy: asked for and not given: no image offers it", "", Stack{Layers: named("root"), Asks: Terms{Lazy: Optional}}},
 		{"W-PATHS", "2 files are in root@1 and in me@1, and me@1 wins: /etc/motd, /etc/passwd", "", Stack{Layers: named("root", "me")}},
-		{"W-HIDES", "work@1 is mounted at /carte/project, and hides 1 file that lie there: /carte/project/old", "", Stack{Layers: named("root", "work")}},
+		{"W-HIDES", "work@1 is mounted at /carte/project, and hides what lies there: /carte/project/old", "", Stack{Layers: named("root", "work")}},
 		{"I-PATHS", "the files of tools@2 were not listed", "", Stack{Layers: named("root", "tools")}},
 
 		{"E-JOINS", `notes is metal's; it joins the stacks of that machine, and is given to no other (clause "joins by itself" of kind machine)`, "vm", Stack{Layers: named("root", "notes")}},

@@ -22,7 +22,7 @@ written_back = "request"
 `
 
 // tarOf packs files: a name, its text, and so on.
-func tarOf(t *testing.T, files ...string) []byte {
+func tarOf(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

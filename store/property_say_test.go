@@ -16,7 +16,7 @@ func (w *world) say() error {
 		if _, busy := s.Active(m.ID); busy || w.IntN(3) == 0 {
 			return w.onward(s, m)
 		}
-		var v lab.Verb = lab.Queue{Machine: m.Label(), Stack: pick(w.Rand, "s-debian", "s-tree", "s-live")}
+		var v lab.Verb = w.queue(m.Label())
 		switch q := s.QueueOf(m.ID); {
 		case len(q) > 0 && w.IntN(12) == 0:
 			v = lab.Stop{Boot: q[0].ID}
@@ -64,6 +64,8 @@ func (w *world) onward(s lab.Snapshot, m lab.Machine) error {
 	case busy && b.State == lab.Working && b.Plan.Capture != nil && w.IntN(3) == 0:
 		_, err := w.l.Say(ctx, lab.Captured{Boot: b.ID, AddVersion: lab.AddVersion{Version: lab.Version{Root: w.root(), Bytes: 1 << 20}}})
 		return err
+	case busy && (b.State == lab.Handover || b.State == lab.Running) && w.IntN(2) == 0:
+		return w.shim(b)
 	case busy && (w.IntN(25) == 0 || b.State == lab.Running && w.IntN(8) == 0):
 		_, err := w.l.Say(ctx, lab.Stop{Boot: b.ID})
 		return err
@@ -103,6 +105,43 @@ func (w *world) claim(m lab.Machine) lab.Claim {
 	return c
 }
 
+func (w *world) queue(machine string) lab.Queue {
+	q := lab.Queue{Machine: machine, Stack: pick(w.Rand, "s-debian", "s-tree", "s-live", "s-all", "s-more"), Lay: w.IntN(6) == 0}
+	if w.IntN(4) == 0 {
+		q.Set = map[string]string{"n": pick(w.Rand, "0", "512", "a b")}
+	}
+	return q
+}
+
+// shim says what the system that runs, or what lives beside it, might say.
+func (w *world) shim(b lab.Boot) error {
+	ctx := w.t.Context()
+	switch w.IntN(8) {
+	case 0:
+		return w.l.Collected(ctx, b.ID, []lab.Result{{Path: "a", Bytes: 1}})
+	case 1:
+		s := w.snapshot()
+		image := pick(w.Rand, "home", "work", "tree")
+		l, err := s.MayWriteBack(b, image)
+		if err != nil {
+			return err
+		}
+		im := s.Images[image]
+		_, err = w.l.Say(ctx, lab.AddVersion{Version: lab.Version{Image: image, Root: w.root(), Bytes: 1 << 20, Parent: l.Ref.Version}, Kind: im.Kind, Form: im.Form, Back: true})
+		return err
+	}
+	r := lab.Report{Boot: b.ID, Shim: true, Lines: []string{pick(w.Rand, "noise", "::carte metric n=1 s", "::carte metric bad", "::carte fail it \xff", "::carte done", "::carte ready")}}
+	switch w.IntN(10) {
+	case 0:
+		r.Revoked = true
+	case 1:
+		r.Error = "it broke \xff"
+	case 2:
+		r.Proven = true
+	}
+	return w.reported(r)
+}
+
 func (w *world) report(b lab.Boot) error {
 	r := lab.Report{Boot: b.ID, Progress: lab.Progress{Done: 5, Of: 10, Rate: 2}, Moved: lab.Moved{Read: w.Int64N(100)}}
 	switch w.IntN(10) {
@@ -119,11 +158,13 @@ func (w *world) report(b lab.Boot) error {
 	default:
 		r.Rung = pick(w.Rand, lab.RungProbe, lab.RungHash, lab.RungFetch, lab.RungVerify, lab.RungRun, "")
 	}
-	if len(w.keys) == 0 {
-		return nil
-	}
+	return w.reported(r)
+}
+
+// reported sends a report with the right key, which the test does not know, or with wrong ones.
+func (w *world) reported(r lab.Report) error {
 	var err error
-	for i := len(w.keys) - 1; i >= max(0, len(w.keys)-6); i-- { // the test does not know which key is this machine's
+	for i := len(w.keys) - 1; i >= max(0, len(w.keys)-6); i-- {
 		if _, err = w.l.Report(w.t.Context(), w.keys[i], r); err == nil {
 			break
 		}
@@ -144,7 +185,17 @@ func (w *world) verb() lab.Verb {
 	boot := w.Int64N(12)
 	image := pick(w.Rand, "debian", "tree")
 	form := map[string]lab.Form{"debian": lab.FormDisk, "tree": lab.FormTree}[image]
-	switch w.IntN(24) {
+	switch w.IntN(34) {
+	case 22, 23:
+		return w.stack()
+	case 24, 25, 26:
+		return w.version()
+	case 27:
+		return lab.TagImage{Ref: lab.Ref{Name: pick(w.Rand, image, "home", "tmp"), Version: w.IntN(3)}, Tag: pick(w.Rand, "a", "b", "3", "bad\xff"), Remove: w.IntN(3) == 0}
+	case 28:
+		return lab.RollbackImage{Image: pick(w.Rand, image, "home", "tmp"), To: w.IntN(3), Message: "a\xff"}
+	case 29, 30:
+		return w.queue(name)
 	case 0:
 		return lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{}}
 	case 1:
@@ -184,4 +235,39 @@ func (w *world) verb() lab.Verb {
 		return lab.MoveBoot{Boot: boot, Before: w.Int64N(12), Machine: pick(w.Rand, "", "vm", "metal")}
 	}
 	return lab.Queue{Machine: name, Stack: fmt.Sprint("s-", image)}
+}
+
+// stack makes or edits a stack of several images.
+func (w *world) stack() lab.PutStack {
+	st := lab.Stack{Name: pick(w.Rand, "s-more", "s-all"), Layers: []lab.Ref{{Name: pick(w.Rand, "tree", "tree", "debian", "live"), Version: w.IntN(2)}}}
+	for _, i := range w.Perm(5)[:w.IntN(4)] {
+		st.Layers = append(st.Layers, lab.Ref{Name: []string{"live", "home", "work", "tmp", "notes"}[i], Version: w.IntN(2)})
+	}
+	st.Upper = pick(w.Rand, "", lab.UpperDisk, lab.UpperMemory)
+	st.Reset = pick(w.Rand, "", lab.ResetTrust)
+	if w.IntN(3) == 0 {
+		st.Asks = lab.Terms{pick(w.Rand, lab.Lazy, lab.Results, lab.Network, "nope"): pick(w.Rand, lab.Optional, lab.Required)}
+		st.Keep = []string{pick(w.Rand, "tree", "home", "nope")}
+		st.Params = map[string]string{"n": pick(w.Rand, "1", "", "bad\xff")}
+		st.Files = []lab.TextFile{{Path: pick(w.Rand, "/etc/hostname", "etc"), Text: "{machine} {n}"}}
+	}
+	return lab.PutStack{Stack: st, Edit: w.IntN(2) == 0}
+}
+
+// version adds to an image of one of the other kinds.
+func (w *world) version() lab.AddVersion {
+	v := lab.AddVersion{Version: lab.Version{Image: pick(w.Rand, "home", "work", "tmp", "notes"), Root: w.root(), Bytes: 1 << 20}, Form: lab.FormFiles}
+	v.Kind = map[string]string{"home": "user", "work": "project", "tmp": "temporary", "notes": "machine"}[v.Image]
+	v.Place = pick(w.Rand, "", "/srv", "bad")
+	v.Parent, v.Back = w.IntN(3), w.IntN(3) == 0
+	if w.IntN(8) == 0 {
+		v.Number = 1 + w.IntN(3)
+	}
+	if v.Kind == "temporary" || w.IntN(12) == 0 {
+		v.Dies = w.now.Add(pick(w.Rand, time.Minute, 20*time.Minute, -time.Minute))
+	}
+	if v.Kind == "machine" || w.IntN(12) == 0 {
+		v.Owner = pick(w.Rand, "vm", "metal", "nobody")
+	}
+	return v
 }

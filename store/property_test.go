@@ -108,9 +108,14 @@ func (w *world) furnish() {
 		lab.AddVersion{Version: lab.Version{Image: "debian", Root: w.root(), Bytes: 1 << 20}, Kind: "system", Form: lab.FormDisk},
 		lab.AddVersion{Version: lab.Version{Image: "tree", Root: w.root(), Bytes: 1 << 20}, Kind: "system", Form: lab.FormTree},
 		lab.AddVersion{Version: lab.Version{Image: "live", Root: w.root(), Bytes: 1 << 20}, Kind: "system", Form: lab.FormKernel},
+		lab.AddVersion{Version: lab.Version{Image: "home", Root: w.root(), Bytes: 1 << 20, Place: "/home/me"}, Kind: "user", Form: lab.FormFiles},
+		lab.AddVersion{Version: lab.Version{Image: "work", Root: w.root(), Bytes: 1 << 20, Offers: lab.Terms{lab.Autostart: lab.Optional}}, Kind: "project", Form: lab.FormFiles},
+		lab.AddVersion{Version: lab.Version{Image: "tmp", Root: w.root(), Bytes: 1 << 20}, Kind: "temporary", Form: lab.FormFiles, Dies: w.now.Add(20 * time.Minute)},
+		lab.AddVersion{Version: lab.Version{Image: "notes", Root: w.root(), Bytes: 1 << 20}, Kind: "machine", Form: lab.FormFiles, Owner: "vm"},
 		lab.PutStack{Stack: lab.Stack{Name: "s-live", Layers: []lab.Ref{{Name: "live"}}}},
 		lab.PutStack{Stack: lab.Stack{Name: "s-debian", Layers: []lab.Ref{{Name: "debian"}}}},
 		lab.PutStack{Stack: lab.Stack{Name: "s-tree", Layers: []lab.Ref{{Name: "tree"}}}},
+		lab.PutStack{Stack: lab.Stack{Name: "s-all", Layers: []lab.Ref{{Name: "tree"}, {Name: "live"}, {Name: "home"}, {Name: "work"}}, Params: map[string]string{"n": "1"}, Cmdline: "n={n}"}},
 	} {
 		w.l.Say(w.t.Context(), v) // the disk may be full
 	}

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"carte/lab"
+)
+
+// What lies in imported layers is listed from their bytes, once.
+func TestJudgeKnowsPaths(t *testing.T) {
+	d, err := Hold(t.Context(), t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.State.Close()
+	for name, files := range map[string][]string{
+		"root":  {"sbin/init", "#!", "etc/motd", "root", "etc/passwd", "root", "home/me/notes", "root"},
+		"tools": {"etc/motd", "tools", "usr/bin/x", "tools"},
+		"me":    {"notes", "me", "more", "me"},
+	} {
+		i := lab.Import{Name: name, Kind: "system", Form: lab.FormFiles}
+		switch name {
+		case "root":
+			i.Form = lab.FormTree
+		case "me":
+			i.Kind, i.Place = "user", "/home/me"
+		}
+		if _, err := d.Import(t.Context(), bytes.NewReader(tarOf(t, files...)), i, nil); err != nil {
+			t.Fatalf("import %s: %v", name, err)
+		}
+	}
+	for range 2 { // the second time from memory
+		j, err := d.Judge(t.Context(), lab.Stack{Name: "s", Layers: []lab.Ref{{Name: "root"}, {Name: "tools"}, {Name: "me"}}})
+		if err != nil || !j.OK || j.Fingerprint == "" {
+			t.Fatalf("judged %+v, %v", j, err)
+		}
+		for code, words := range map[string]string{
+			"W-PATHS": "1 file is in root@1 and in tools@1, and tools@1 wins: /etc/motd", "W-HIDES": "",
+		} {
+			i := slices.IndexFunc(j.Remarks, func(r lab.Remark) bool { return r.Code == code })
+			if (i >= 0) != (words != "") || i >= 0 && !strings.Contains(j.Remarks[i].Text, words) {
+				t.Errorf("%s: %+v", code, j.Remarks)
+			}
+		}
+	}
+	if n := d.listed.cache().Len(); n != 3 {
+		t.Errorf("%d layers are remembered", n)
+	}
+}
+
+// BenchmarkJudge is a tree of ten thousand files, files over it, and fifty machines: the first time, when the layers are
+// read, and then.
+func BenchmarkJudge(b *testing.B) {
+	d, err := Hold(b.Context(), b.TempDir(), time.Now)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer d.State.Close()
+	var files []string
+	for i := range 10000 {
+		files = append(files, fmt.Sprintf("usr/share/doc/package-%d/file-%d", i%200, i), "some text")
+	}
+	for _, i := range []lab.Import{{Name: "root", Kind: "system", Form: lab.FormTree}, {Name: "over", Kind: "system", Form: lab.FormFiles}} {
+		if _, err := d.Import(b.Context(), bytes.NewReader(tarOf(b, files...)), i, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range 50 {
+		if _, err := d.Say(b.Context(), lab.AddMachine{Name: fmt.Sprint("m", i), Virtual: &lab.Virtual{}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	st := lab.Stack{Name: "s", Layers: []lab.Ref{{Name: "root"}, {Name: "over"}}}
+	judge := func(b *testing.B) {
+		if j, err := d.Judge(b.Context(), st); err != nil || !j.OK || len(j.Machines) != 50 {
+			b.Fatal(j, err)
+		}
+	}
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			d.listed.cache().Purge()
+			judge(b)
+		}
+	})
+	b.Run("then", func(b *testing.B) {
+		for b.Loop() {
+			judge(b)
+		}
+	})
+}
