@@ -29,7 +29,7 @@ func (p *pid1) prepare(ctx context.Context, r Ready) (undo func() error, err err
 	case lab.StartDisk, lab.StartLay:
 		return undo, nil
 	case lab.StartPivot:
-		if err := here.settleTable(ctx, r.Disk); err != nil {
+		if err := here.settleTable(ctx, r.Orders); err != nil {
 			return undo, err
 		}
 		h, end, err := here.withLazy(ctx, lazyTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders})
@@ -66,14 +66,21 @@ func (p *pid1) handover(_ context.Context, o lab.Orders) error {
 	return err
 }
 
-// settleTable lets the kernel see the partitions of a disk that was just flashed.
-func (h host) settleTable(ctx context.Context, id lab.DiskID) error {
-	d, err := h.find(id)
+// settleTable lets the kernel see the partitions of a disk that was just flashed, unless it sees those that are needed.
+func (h host) settleTable(ctx context.Context, o lab.Orders) error {
+	d, err := h.find(o.Disk)
 	if err != nil {
 		return err
 	}
+	all := o.Writes
+	if s := o.Compose.Scratch; s.Bytes > 0 {
+		all = append(slices.Clone(all), lab.Write{Offset: s.Offset, Bytes: s.Bytes})
+	}
+	if !slices.ContainsFunc(all, func(w lab.Write) bool { _, err := h.partition(d.name, w); return err != nil }) {
+		return nil
+	}
 	if err := rereadTable(ctx, h.node(d)); err != nil {
-		return fmt.Errorf("disk %s: %w", id, err)
+		return fmt.Errorf("disk %s: %w", o.Disk, err)
 	}
 	return nil
 }

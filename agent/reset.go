@@ -15,12 +15,15 @@ import (
 // returns true when the disk is taken for equal to the plan, and false when all has to be compared, which it says why.
 func (w *work) reset(ctx context.Context, f *flash) (done bool, err error) {
 	how := w.orders.Reset
-	if how != lab.ResetSampled && how != lab.ResetTrust || w.orders.Form != lab.FormTree {
+	if !w.resets() {
 		return false, nil
 	}
-	if w.writing.Load() { // carte's end of the disk was made anew: it may be another disk, or a part of it
-		w.say("reset %s: something had to be written already, so all is compared", how)
+	if !w.orders.Tail.None() && !isTail(f.disk, w.orders.Tail, w.orders.Disk) {
+		w.say("reset %s: carte's own end of %s is not there, so all is compared", how, f.name)
 		return false, nil
+	}
+	if err := w.tables(ctx, f); err != nil {
+		return false, err
 	}
 	s := f.sample(how, w.orders.Boot)
 	f.gauge.enter(lab.RungProbe, s.bytes)
@@ -38,6 +41,11 @@ func (w *work) reset(ctx context.Context, f *flash) (done bool, err error) {
 		return false, err
 	}
 	return true, w.reach(ctx, 0, lab.Report{Rung: lab.RungVerify})
+}
+
+// resets says that orders do not want all of the disk to be read.
+func (w *work) resets() bool {
+	return w.orders.Form == lab.FormTree && (w.orders.Reset == lab.ResetSampled || w.orders.Reset == lab.ResetTrust)
 }
 
 // A sample is a part of what a disk is made of.

@@ -160,7 +160,9 @@ func (s *session) boot(ctx context.Context, o lab.Orders) error {
 	w := &work{session: s, orders: o}
 	began := time.Now()
 	s.say("this is %s; boot %d: %s onto disk %s", o.Machine, o.Boot, o.Stack, o.Disk)
-	w.openSwarm()
+	if !w.resets() { // there is nothing to fetch, and making a certificate takes its time
+		w.openSwarm()
+	}
 	err := group{w.pulse, w.serve, func(ctx context.Context) error {
 		if err := w.climb(ctx); err != nil {
 			return err
@@ -244,6 +246,9 @@ func (w *work) flash(ctx context.Context) (err error) {
 
 // lay makes the open disk equal to the orders.
 func (w *work) lay(ctx context.Context, f *flash) (err error) {
+	if done, err := w.reset(ctx, f); done || err != nil {
+		return err
+	}
 	end, err := w.openTail(ctx, f)
 	if err != nil {
 		return err
@@ -253,10 +258,7 @@ func (w *work) lay(ctx context.Context, f *flash) (err error) {
 			w.say("the cache was not written down, it is empty next time: %v", e)
 		}
 	}()
-	if err := w.tables(ctx, f); err != nil {
-		return err
-	}
-	if done, err := w.reset(ctx, f); done || err != nil {
+	if err := w.tables(ctx, f); err != nil { // which looks into what the tail keeps
 		return err
 	}
 	for _, x := range w.orders.Had {
@@ -348,6 +350,8 @@ func (w *work) parts(ctx context.Context) (all []part, err error) {
 	if !o.Tail.None() {
 		room = o.Tail.Offset
 	}
+	all = make([]part, len(o.Writes))
+	var fetches group
 	for i, x := range o.Writes {
 		if !layable(o.Form, x, i) {
 			return nil, fmt.Errorf("boot %d: %s, image %d of %d, has the form %q in a system of the form %q: this agent does not know how to lay it out: %w", o.Boot, x.Ref, i+1, len(o.Writes), x.Form, o.Form, lab.ErrInvalid)
@@ -356,11 +360,14 @@ func (w *work) parts(ctx context.Context) (all []part, err error) {
 			return nil, fmt.Errorf("boot %d: %s at byte %d does not fit on disk %s: %w", o.Boot, x.Ref, x.Offset, o.Disk, lab.ErrInvalid)
 		}
 		end = x.Offset + x.Bytes
-		m, err := w.client.Manifest(ctx, x.Root, x.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", x.Ref, err)
-		}
-		all = append(all, newPart(x, m))
+		fetches = append(fetches, func(ctx context.Context) error {
+			m, err := w.client.Manifest(ctx, x.Root, x.Bytes)
+			if err != nil {
+				return fmt.Errorf("%s: %w", x.Ref, err)
+			}
+			all[i] = newPart(x, m)
+			return nil
+		})
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("boot %d has no images: %w", o.Boot, lab.ErrInvalid)
@@ -368,7 +375,7 @@ func (w *work) parts(ctx context.Context) (all []part, err error) {
 	if s := o.Compose.Scratch; s.Bytes != 0 && (o.Form != lab.FormTree || s.Offset < end || s.Bytes < 0 || s.Offset+s.Bytes < s.Offset || s.Offset+s.Bytes > room) {
 		return nil, fmt.Errorf("boot %d: %d bytes for changes at byte %d do not fit on disk %s: %w", o.Boot, s.Bytes, s.Offset, o.Disk, lab.ErrInvalid)
 	}
-	return all, nil
+	return all, fetches.Run(ctx)
 }
 
 // layable says whether the image that comes n-th, from 0, can be laid for a system of that form.
