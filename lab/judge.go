@@ -87,10 +87,22 @@ func (s Snapshot) FingerprintOf(st Stack) (string, error) {
 	return p.Fingerprint(), nil
 }
 
+// A Look is what only the store can tell. What is nil is not asked.
+type Look struct {
+	// Paths lists the files of a layer as absolute paths, directories left out. An error: nothing is said of paths.
+	Paths func(PlanLayer) ([]string, error)
+	// Lacks counts the bytes of a version that are in none of others; false: that cannot be told.
+	Lacks func(root chunk.ID, others []chunk.ID) (int64, bool)
+}
+
 // Judge says what is good, odd and impossible about a stack, which need not be written down, by itself and on every adopted
-// machine. paths lists the files of a layer as absolute paths, directories left out; where it is nil or fails, nothing is said
-// of paths.
+// machine. paths is as in Look.
 func (s Snapshot) Judge(st Stack, paths func(PlanLayer) ([]string, error)) Judged {
+	return s.JudgeBy(st, Look{Paths: paths})
+}
+
+// JudgeBy is Judge with all that the store can tell.
+func (s Snapshot) JudgeBy(st Stack, look Look) Judged {
 	j := &judging{Snapshot: s, st: st}
 	out := Judged{Stack: st.Name, Machines: []JudgedMachine{}}
 	p, ok := j.resolve()
@@ -101,7 +113,7 @@ func (s Snapshot) Judge(st Stack, paths func(PlanLayer) ([]string, error)) Judge
 		j.writtenBack(p)
 		j.fileSystems(p)
 		j.clauses(p)
-		j.overlaps(p, paths)
+		j.overlaps(p, look.Paths)
 		out.Fingerprint, out.Layers = p.Fingerprint(), p.Layers
 	}
 	out.Agreed, out.OK, out.Remarks = j.agreed, j.ok(), j.remarks()
@@ -114,7 +126,7 @@ func (s Snapshot) Judge(st Stack, paths func(PlanLayer) ([]string, error)) Judge
 	}
 	for _, m := range s.SortedMachines() {
 		if m.Standing == Adopted {
-			out.Machines = append(out.Machines, s.judgeOn(st, m, past[m.ID]))
+			out.Machines = append(out.Machines, s.judgeOn(st, m, past[m.ID], look))
 		}
 	}
 	return out

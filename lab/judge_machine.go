@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"carte/lab/chunk"
 )
 
 // judgeOn says what is to be said of a stack on one machine, whose boots so far are past, oldest first.
-func (s Snapshot) judgeOn(st Stack, m Machine, past []Boot) JudgedMachine {
+func (s Snapshot) judgeOn(st Stack, m Machine, past []Boot, look Look) JudgedMachine {
 	j := &judging{Snapshot: s, st: st}
 	out := JudgedMachine{Machine: m.Label()}
 	p, err := s.Plan(st, m, nil)
@@ -21,7 +23,7 @@ func (s Snapshot) judgeOn(st Stack, m Machine, past []Boot) JudgedMachine {
 		j.joined(m, p)
 		j.hardware(m, p)
 		out.Disk = j.disk(m, p)
-		out.Moves = s.moves(m, p, out.Disk)
+		out.Moves = s.moves(m, p, out.Disk, look)
 		out.Ready, out.ReadyFrom = ready(p, past, out.Moves)
 		j.good("I-MOVES", "%s", movesWords(p, out))
 	} else {
@@ -134,23 +136,33 @@ func (j *judging) disk(m Machine, p Plan) DiskID {
 	return DiskID{}
 }
 
-// moves is how much has to be moved at the most for a disk to be equal to a plan, in bytes before packing: the content of
-// every layer that was not proven to lie there. What differs is less where a version of the same lies there.
-func (s Snapshot) moves(m Machine, p Plan, disk DiskID) (n int64) {
+// moves is how much has to be moved at the most for a disk to be equal to a plan, in bytes before packing: of every layer
+// that was not proven to lie there, what is in no version that was; all of its content, where nobody can tell.
+func (s Snapshot) moves(m Machine, p Plan, disk DiskID, look Look) (n int64) {
 	at, _ := p.Places()
 	var held Holding
+	var roots []chunk.ID
 	for _, h := range m.Holds {
 		if h.Is(disk) && !h.Dirty {
-			held = h
+			held, roots = h, []chunk.ID{h.Root}
+			for _, o := range h.Over {
+				roots = append(roots, o.Root)
+			}
 		}
 	}
 	for i, l := range p.Layers {
-		v := s.Versions[l.Ref.String()]
 		there := i == 0 && held.Root == l.Root || slices.ContainsFunc(held.Over, func(h Held) bool { return h.Root == l.Root && h.Offset == at[i] })
-		switch {
-		case p.Start == StartMemory, !there:
-			n += cmp.Or(v.Content, v.Bytes)
+		if there && p.Start != StartMemory {
+			continue
 		}
+		v := s.Versions[l.Ref.String()]
+		if look.Lacks != nil && p.Start != StartMemory && len(roots) > 0 {
+			if lacks, ok := look.Lacks(l.Root, roots); ok {
+				n += lacks
+				continue
+			}
+		}
+		n += cmp.Or(v.Content, v.Bytes)
 	}
 	if held.Root == p.Layers[0].Root { // lazy layers that were still to come
 		n += held.Absent

@@ -18,8 +18,52 @@ func (d *Desk) Judge(ctx context.Context, st lab.Stack) (lab.Judged, error) {
 	if err != nil {
 		return lab.Judged{}, err
 	}
-	j := s.Judge(st, func(l lab.PlanLayer) ([]string, error) { return d.paths(ctx, l) })
+	j := s.JudgeBy(st, lab.Look{
+		Paths: func(l lab.PlanLayer) ([]string, error) { return d.paths(ctx, l) },
+		Lacks: d.lacks(),
+	})
 	return j, ctx.Err()
+}
+
+// lacks compares versions by their manifests. Machines that hold the same are compared once.
+func (d *Desk) lacks() func(root chunk.ID, others []chunk.ID) (int64, bool) {
+	type answer struct {
+		bytes int64
+		ok    bool
+	}
+	known := map[string]answer{}
+	return func(root chunk.ID, others []chunk.ID) (int64, bool) {
+		key := fmt.Sprint(root, others)
+		a, done := known[key]
+		if !done {
+			a.bytes, a.ok = d.lacking(root, others)
+			known[key] = a
+		}
+		return a.bytes, a.ok
+	}
+}
+
+func (d *Desk) lacking(root chunk.ID, others []chunk.ID) (n int64, ok bool) {
+	m, err := d.State.Chunks.Manifest(root)
+	if err != nil {
+		return 0, false
+	}
+	have := map[chunk.ID]bool{}
+	for _, o := range others {
+		other, err := d.State.Chunks.Manifest(o)
+		if err != nil {
+			continue // a version that was removed: what is left of it on a disk is not looked for
+		}
+		for _, id := range other.IDs {
+			have[id] = true
+		}
+	}
+	for i, id := range m.IDs {
+		if !id.Implied() && !have[id] {
+			n, have[id] = n+int64(m.Len(i)), true
+		}
+	}
+	return n, true
 }
 
 // listings is how many layers' files are remembered: some MB each.

@@ -3,12 +3,14 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"carte/lab"
+	"carte/lab/chunk"
 )
 
 // What lies in imported layers is listed from their bytes, once.
@@ -50,6 +52,42 @@ func TestJudgeKnowsPaths(t *testing.T) {
 	}
 	if n := d.listed.cache().Len(); n != 3 {
 		t.Errorf("%d layers are remembered", n)
+	}
+}
+
+// What is to be moved is what no version on the disk has.
+func TestLacking(t *testing.T) {
+	d, err := Hold(t.Context(), t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.State.Close()
+	noise := make([]byte, 8*chunk.Size)
+	rand.NewChaCha8([32]byte{1}).Read(noise)
+	var roots []chunk.ID
+	for i := range 3 { // the second has two chunks of its own, the third none that are not in one of these
+		b := slices.Clone(noise)
+		if i == 1 {
+			b[0], b[len(b)-1] = b[0]+1, b[len(b)-1]+1
+		}
+		if i == 2 {
+			copy(b, b[chunk.Size:])
+		}
+		im, err := d.Import(t.Context(), bytes.NewReader(b), lab.Import{Name: "a", Kind: "system", Form: lab.FormDisk, Whole: true}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots = append(roots, im.Version.Root)
+	}
+	for _, x := range []struct {
+		want   chunk.ID
+		have   []chunk.ID
+		chunks int64
+		ok     bool
+	}{{roots[1], roots[:1], 2, true}, {roots[0], roots[:1], 0, true}, {roots[2], roots[:1], 0, true}, {roots[0], nil, 8, true}, {roots[0], []chunk.ID{{9}}, 8, true}, {chunk.ID{9}, roots, 0, false}} {
+		if n, ok := d.lacks()(x.want, x.have); ok != x.ok || n != x.chunks*chunk.Size {
+			t.Errorf("%v lacks %d bytes of %v (%v), want %d chunks", x.have, n, x.want, ok, x.chunks)
+		}
 	}
 }
 
