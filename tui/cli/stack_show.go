@@ -209,16 +209,21 @@ func (c *call) judgedList(j lab.Judged) list {
 	return l
 }
 
-// judgedWords says what a boot would come to on a machine.
+// judgedWords says what a boot would come to on a machine. What the remarks say is left to them.
 func judgedWords(m lab.JudgedMachine) string {
 	if !m.OK {
 		return "would be refused"
 	}
-	text := fmt.Sprintf("moves at most %s", lab.Bytes(m.Moves))
+	text := "can run it"
 	if m.Start != "" {
-		text = fmt.Sprintf("starts by %s, %s", m.Start, text)
+		text += ", starts by " + string(m.Start)
 	}
-	if m.Ready > 0 {
+	for _, r := range m.Remarks {
+		if r.Code == "I-MOVES" {
+			return text
+		}
+	}
+	if text += fmt.Sprintf(", moves at most %s", lab.Bytes(m.Moves)); m.Ready > 0 {
 		return text + ", ready in " + took(m.Ready) + " (" + m.ReadyFrom + ")"
 	}
 	return text + ", how long it takes is not known yet"
