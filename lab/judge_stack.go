@@ -163,16 +163,20 @@ func (j *judging) system(p Plan) {
 // deviceName finds a root that is named by the order in which disks are found.
 var deviceName = regexp.MustCompile(`(^|\s)root=/dev/(sd|hd|vd|xvd|nvme|mmcblk)\S*`)
 
-// kernelLine looks at the words for the kernel. Where carte's own kernel runs, it says console=ttyS0 itself; so does the
-// server where it loads a kernel for a tree.
+// kernelLine looks at the words for the kernel. Where carte puts a system together it hands its own consoles on; a kernel that
+// runs in memory has the stack's words and no others.
 func (j *judging) kernelLine(p Plan) {
-	kernel, own := p.Kernel()
+	kernel, _ := p.Kernel()
 	in := j.Versions[kernel.Ref.String()].Inside
-	linux := own && (in.Starts == "" || in.Starts == "linux" || in.Starts == "efi" && len(in.Kernels) > 0)
-	if linux && p.Start != StartNetboot && !strings.Contains(p.Cmdline, "console=ttyS") {
+	linux := in.Starts == "" || in.Starts == "linux" || in.Starts == "efi" && len(in.Kernels) > 0
+	if p.Start == StartMemory && linux && !strings.Contains(p.Cmdline, "console=ttyS") {
 		add := strings.TrimSpace(j.st.Cmdline + " console=ttyS0,115200")
 		j.warn("W-CONSOLE", j.edit(fmt.Sprintf("cmdline = %q", add)), "the kernel line has no console=ttyS0: carte would not see what %s says", kernel.Ref)
 		j.mend(func(st *Stack) { st.Cmdline = add })
+	}
+	if root := j.Versions[p.Layers[0].Ref.String()]; p.Form == FormDisk && p.Until == RungRun && root.Inside.Init != "" && !root.Inside.Serial {
+		j.warn("W-SERIAL", j.edit(`until = "handover"`), "nothing in %s opens a serial console: carte would not see its system run", root.Ref())
+		j.mend(func(st *Stack) { st.Until = RungHandover })
 	}
 	if name := strings.TrimSpace(deviceName.FindString(p.Cmdline)); name != "" {
 		without := strings.TrimSpace(deviceName.ReplaceAllString(j.st.Cmdline, ""))

@@ -46,6 +46,7 @@ func furnished(t *testing.T) *bench {
 	b.image("stock", "system", FormKernel, inside(Inside{Arch: "amd64", Starts: "linux"}))
 	b.image("armroot", "system", FormTree, inside(Inside{Arch: "arm64", Init: "/init"}))
 	b.image("efi", "system", FormDisk, inside(Inside{Firmware: []Firmware{UEFI}}))
+	b.image("mute", "system", FormDisk, inside(Inside{Init: "/sbin/init"}))
 	b.image("memtest", "system", FormKernel, inside(Inside{Starts: "multiboot"}))
 	b.image("me", "user", FormFiles, inside(Inside{UUIDs: []string{"u-me"}}))
 	b.image("twin", "user", FormFiles, inside(Inside{UUIDs: []string{"u-me"}}))
@@ -93,7 +94,8 @@ func TestJudge(t *testing.T) {
 		{"I-SYSTEM", "under carte's own kernel", "", Stack{Layers: named("root")}},
 		{"I-SYSTEM", "runs in memory", "", Stack{Layers: named("memtest")}},
 		{"W-INIT", "no init was found in bare@1", "", Stack{Layers: named("bare")}},
-		{"W-CONSOLE", "no console=ttyS0", "", Stack{Layers: named("root", "hpt"), Cmdline: "quiet"}},
+		{"W-CONSOLE", "no console=ttyS0", "", Stack{Layers: named("stock"), Cmdline: "quiet"}},
+		{"W-SERIAL", "nothing in mute@1 opens a serial console", "", Stack{Layers: named("mute")}},
 		{"W-ROOT", "root=/dev/sda1", "", Stack{Layers: named("root", "hpt"), Cmdline: "console=ttyS0 root=/dev/sda1 ro"}},
 		{"W-ROOT", "in the order in which they are found", "", Stack{Layers: named("stock"), Cmdline: "console=ttyS0 root=/dev/nvme0n1p2"}},
 		{"I-FLOATS", "tools takes the newest version, now tools@2", "", Stack{Layers: named("root", "tools")}},
