@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,18 +44,18 @@ func debianParts(t *testing.T) (tree string, kernels []string) {
 // projectRun is what the project of the test does once it is started: it looks at its system, leaves a file, fills a part of
 // the disk, and, when it is told to, changes what its user brought.
 const projectRun = `#!/bin/sh
-set -e
+is() { test "$2" = "$3" || { echo "::carte fail $1 is '$2' and not '$3'"; exit 1; }; }
 echo "::carte metric kernel=$(uname -r | cut -d. -f2) minor"
-echo "::carte metric units=$(systemctl list-units --state=active --no-legend 2>/dev/null | wc -l)"
-test "$(cat /etc/hostname)" = vm
-test "$(cat /home/ann/hello)" = hello
-test "$(cat /srv/data/lent)" = lent
-grep -q " pages=$CARTE_PARAM_pages" /proc/cmdline
+echo "::carte metric units=$(systemctl list-units --state=active --no-legend | wc -l)"
+is "the host's name" "$(cat /etc/hostname)" vm
+is "ann's file" "$(cat /home/ann/hello)" hello
+is "the loan" "$(cat /srv/data/lent)" lent
+is "the kernel line" "$(grep -o 'pages=[0-9]*' /proc/cmdline)" "pages=$CARTE_PARAM_PAGES"
 mkdir -p /carte/out/deep
 uname -a >/carte/out/deep/uname
-dd if=/dev/zero of=/var/junk bs=1M count=$CARTE_PARAM_junk 2>/dev/null
+dd if=/dev/zero of=/var/junk bs=1M count=$CARTE_PARAM_JUNK
 rm -rf /usr/share/doc
-if [ "$CARTE_PARAM_change" = yes ]; then echo changed >/home/ann/hello; rm /home/ann/old; fi
+if [ "$CARTE_PARAM_CHANGE" = yes ]; then echo changed >/home/ann/hello; rm /home/ann/old; fi
 sync
 `
 
@@ -87,6 +88,13 @@ func archive(t *testing.T, files map[string]string) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// random is text that nothing can compress, the same every time.
+func random(n int) string {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{1}).Read(b)
+	return string(b)
 }
 
 // load imports a file, or bytes.
@@ -125,7 +133,7 @@ func TestDebianStack(t *testing.T) {
 	for i, file := range kernels[:2] {
 		load(t, b, file, lab.Import{Name: []string{"old", "new"}[i], Kind: "system", Form: lab.FormKernel})
 	}
-	home := load(t, b, archive(t, map[string]string{"hello": "hello\n", "old": "old\n", "large": strings.Repeat("ann's own words\n", 1<<16)}),
+	home := load(t, b, archive(t, map[string]string{"hello": "hello\n", "old": "old\n", "large": random(4 << 20)}),
 		lab.Import{Name: "home", Kind: "user", Form: lab.FormFiles, Place: "/home/ann"})
 	load(t, b, archive(t, map[string]string{"run": projectRun}), lab.Import{Name: "work", Kind: "project", Form: lab.FormFiles})
 	loan := archive(t, map[string]string{"lent": "lent\n"})
@@ -147,6 +155,12 @@ func TestDebianStack(t *testing.T) {
 		id := labtest.Say(t, b, lab.Queue{Machine: "vm", Stack: stack, Set: set}).Boots[0].ID
 		x := labtest.UntilIn(t, b, labtest.Long, "the end of the boot", func(s lab.Snapshot) bool { return s.Boots[id].State.Final() }).Boots[id]
 		t.Logf("boot %d of %s by %s: %s %s; %s", id, stack, x.Plan.Start, x.State, x.Reason, x.MovedWords())
+		if x.State != lab.Done {
+			lines, _, _, _ := b.Tail(t.Context(), lab.Tail{Machine: m.ID, Max: 60})
+			for _, l := range lines {
+				t.Logf("%s: %s", l.Source, l.Text)
+			}
+		}
 		if x.State != lab.Done || x.Metrics["kernel"].Value != kernel || x.Metrics["units"].Value < 10 {
 			t.Fatalf("it is %s: %s; it said %+v", x.State, x.Reason, x.Metrics)
 		}
