@@ -36,6 +36,38 @@ func (v WroteBack) decide(d *draft) error {
 	if now := d.Images[im.Name]; now.Latest != was {
 		b.Wrote = append(slices.Clone(b.Wrote), Ref{im.Name, now.Latest})
 		d.put(b)
+		return d.follow(b, d.Versions[Ref{im.Name, now.Latest}.String()])
+	}
+	return nil
+}
+
+// follow gives the boots that wait behind one on its machine what that has just written back, where their stacks float on
+// the image: they would change an older version otherwise, and could not write it back.
+func (d *draft) follow(b Boot, v Version) (err error) {
+	for _, next := range d.QueueOf(b.Machine) {
+		i := slices.IndexFunc(next.Plan.Layers, func(l PlanLayer) bool {
+			return l.Ref.Name == v.Image && l.Floats && l.Back && l.Ref.Version < v.Number
+		})
+		if i < 0 || next.wroteOf(next.Plan.Layers[i]) != next.Plan.Layers[i].Ref {
+			continue
+		}
+		next.Plan.Layers = slices.Clone(next.Plan.Layers)
+		l := &next.Plan.Layers[i]
+		was := l.Ref
+		l.Ref, l.Root, l.Bytes = v.Ref(), v.Root, v.Bytes
+		next.Plan.Agreed = slices.Clone(next.Plan.Agreed)
+		for j, a := range next.Plan.Agreed { // the same clauses, of another version
+			next.Plan.Agreed[j].By = slices.Clone(a.By)
+			if at := slices.Index(a.By, was); at >= 0 {
+				next.Plan.Agreed[j].By[at] = l.Ref
+			}
+		}
+		if next.Plan.Digest, err = next.Plan.digest(); err != nil {
+			return err
+		}
+		next.Moved.Total = next.Plan.Bytes()
+		d.put(next)
+		d.fact(next.Machine, next.ID, "boot %d takes %s, which boot %d wrote back", next.ID, v.Ref(), b.ID)
 	}
 	return nil
 }

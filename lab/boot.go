@@ -439,7 +439,7 @@ func (v MoveBoot) decide(d *draft) error {
 			return fmt.Errorf("%s is %s: %w", m.Label(), m.Standing, ErrRefused)
 		}
 		if b.Plan.Capture == nil {
-			err = errors.Join(armedFor(m, b.Plan), b.Plan.madeFor(m, d.Machines[b.Machine]), d.writers(m, b.Plan))
+			err = errors.Join(armedFor(m, b.Plan), d.madeFor(b.Plan, m, d.Machines[b.Machine]), d.writers(m, b.Plan))
 		} else if m.ID != b.Machine {
 			err = fmt.Errorf("boot %d captures a disk of %s, which no other machine has: %w", b.ID, d.Machines[b.Machine].Label(), ErrRefused)
 		}

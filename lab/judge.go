@@ -62,7 +62,7 @@ func (p Plan) Fingerprint() string {
 		same.Start = ""
 	}
 	for _, l := range p.Layers {
-		if l.Kind != "machine" {
+		if !l.Joined {
 			same.Layers = append(same.Layers, PlanLayer{Form: l.Form, Root: l.Root, Bytes: l.Bytes, Place: l.Place, Back: l.Back})
 		}
 	}

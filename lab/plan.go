@@ -2,11 +2,9 @@ package lab
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"carte/lab/chunk"
 )
@@ -72,6 +70,9 @@ type PlanLayer struct {
 	Bytes int64    `json:"bytes"`
 	Place string   `json:"place,omitempty"` // of files: where they are mounted; empty: over the root
 	Back  bool     `json:"back,omitempty"`  // what the boot changes in it becomes its next version
+
+	Floats bool `json:"floats,omitempty"` // its stack names no version of it
+	Joined bool `json:"joined,omitempty"` // its stack does not name it: it is the machine's own
 }
 
 // Where a tree lies: in a partition of its own, which begins TreeOffset bytes into the disk. Every other layer has its own
@@ -179,16 +180,23 @@ func (s Snapshot) Plan(st Stack, m Machine, set map[string]string) (p Plan, err 
 	if err := p.settleStart(m); err != nil {
 		return p, err
 	}
-	plain := p
-	if plain.Auto {
-		plain.Start = ""
-	}
-	text, err := json.Marshal(plain)
-	if err != nil {
+	if p.Digest, err = p.digest(); err != nil {
 		return p, err
 	}
-	p.Digest = chunk.Sum(text)
 	return p, nil
+}
+
+// digest names what the plan comes to, however that was said.
+func (p Plan) digest() (chunk.ID, error) {
+	if p.Digest = (chunk.ID{}); p.Auto {
+		p.Start = ""
+	}
+	p.Layers = slices.Clone(p.Layers)
+	for i := range p.Layers {
+		p.Layers[i].Floats, p.Layers[i].Joined = false, false
+	}
+	text, err := json.Marshal(p)
+	return chunk.Sum(text), err
 }
 
 // planLayers finds the version of every layer, and puts those that join by themselves behind them. Only a tree can be joined:
@@ -202,7 +210,7 @@ func (s Snapshot) planLayers(st Stack, m Machine) (all []PlanLayer, err error) {
 			}
 		}
 	}
-	for _, ref := range refs {
+	for i, ref := range refs {
 		v, err := s.Version(ref)
 		if err != nil {
 			return nil, err
@@ -215,7 +223,7 @@ func (s Snapshot) planLayers(st Stack, m Machine) (all []PlanLayer, err error) {
 		if im.Owner != "" && m.ID != 0 && im.Owner != m.Name {
 			return nil, k.broken(ClauseJoins, "image %s is %s's; it joins the stacks of that machine, and is given to no other", im.Name, im.Owner)
 		}
-		l := PlanLayer{Ref: v.Ref(), Kind: im.Kind, Form: im.Form, Root: v.Root, Bytes: v.Bytes}
+		l := PlanLayer{Ref: v.Ref(), Kind: im.Kind, Form: im.Form, Root: v.Root, Bytes: v.Bytes, Floats: ref.Version == 0, Joined: i >= len(st.Layers)}
 		if l.Form == FormFiles {
 			if l.Place = or(v.Place, places[im.Kind]); l.Place == "/" {
 				l.Place = ""
@@ -337,70 +345,6 @@ func starts(all []Start) (words []string) {
 	return words
 }
 
-// maxParam is the most bytes that a parameter's value has.
-const maxParam = 256
-
-// fillParams puts a boot's values in the place of a stack's.
-func fillParams(have, set map[string]string) (map[string]string, error) {
-	all := maps.Clone(have)
-	for _, name := range slices.Sorted(maps.Keys(set)) {
-		if _, ok := have[name]; !ok {
-			return nil, fmt.Errorf("it has no parameter %q%s: %w", name, among("; it has ", slices.Sorted(maps.Keys(have))), ErrInvalid)
-		}
-		all[name] = set[name]
-	}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if err := errors.Join(checkName("parameter", name), checkParam(name, all[name])); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
-}
-
-func checkParam(name, value string) error {
-	if len(value) > maxParam || strings.ContainsAny(value, " \t\"{}") || firstControl(value) >= 0 {
-		return fmt.Errorf("parameter %s: %.40q has more than %d bytes, or a blank, a quote or a brace in it: %w", name, value, maxParam, ErrInvalid)
-	}
-	return nil
-}
-
-// expand fills in {name}. A name that is neither a parameter nor a value is an error; {{ is a brace.
-func expand(text string, params, values map[string]string) (string, error) {
-	var b strings.Builder
-	for {
-		before, rest, found := strings.Cut(text, "{")
-		b.WriteString(before)
-		if !found {
-			return b.String(), nil
-		}
-		if strings.HasPrefix(rest, "{") {
-			b.WriteByte('{')
-			text = rest[1:]
-			continue
-		}
-		name, after, closed := strings.Cut(rest, "}")
-		value, ok := params[name]
-		if !ok {
-			value, ok = values[name]
-		}
-		if !closed || !ok {
-			names := append(slices.Sorted(maps.Keys(params)), slices.Sorted(maps.Keys(values))...)
-			return "", fmt.Errorf("{%.20s} is no parameter%s; write {{ for a brace: %w", name, among("; there are ", names), ErrInvalid)
-		}
-		b.WriteString(value)
-		text = after
-	}
-}
-
-// values are what a rendered file may say of its machine.
-func (m Machine) values() map[string]string {
-	v := map[string]string{"machine": m.Label(), "mac": ""}
-	if len(m.MACs) > 0 {
-		v["mac"] = string(m.MACs[0])
-	}
-	return v
-}
-
 // chooseStart chooses again, where the stack left it to the lab, by what is known of the machine now.
 func (p *Plan) chooseStart(m Machine) {
 	if _, own := p.Kernel(); !p.Auto || p.Form != FormTree || !own {
@@ -411,10 +355,11 @@ func (p *Plan) chooseStart(m Machine) {
 	}
 }
 
-// madeFor refuses another machine than the one that the plan was made for, where that would not be the same plan.
-func (p Plan) madeFor(m, was Machine) error {
-	joined := slices.ContainsFunc(p.Layers, func(l PlanLayer) bool { return l.Kind == "machine" })
-	if m.ID == was.ID || !joined && len(p.Files) == 0 {
+// madeFor refuses another machine than the one that a plan was made for, where that would not be the same plan.
+func (s Snapshot) madeFor(p Plan, m, was Machine) error {
+	joined := slices.ContainsFunc(p.Layers, func(l PlanLayer) bool { return s.Images[l.Ref.Name].Owner != "" })
+	joins := p.Form == FormTree && len(s.ownedBy(m)) > 0
+	if m.ID == was.ID || !joined && !joins && len(p.Files) == 0 {
 		return nil
 	}
 	return fmt.Errorf("its plan was made for %s; stop it, and boot %s on %s: %w", was.Label(), p.Stack, m.Label(), ErrRefused)
