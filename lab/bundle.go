@@ -9,10 +9,13 @@ type TakeStack struct {
 	Stack    Stack        // pinned to them
 }
 
+// maxTaken is the largest number that a version of another lab may have: there must be room for those that follow.
+const maxTaken = 1 << 30
+
 func (v TakeStack) decide(d *draft) error {
 	for _, x := range v.Versions {
-		if x.Number < 1 {
-			return fmt.Errorf("version %s has no number: %w", x.Image, ErrInvalid)
+		if x.Number < 1 || x.Number > maxTaken {
+			return fmt.Errorf("image %s: %d is no number of a version: %w", x.Image, x.Number, ErrInvalid)
 		}
 		if err := x.decide(d); err != nil {
 			return err

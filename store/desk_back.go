@@ -128,8 +128,9 @@ func (d *Desk) keepBack(ctx context.Context, boot lab.Boot, base, last lab.Versi
 	v := lab.AddVersion{Version: lab.Version{
 		Image: base.Image, Root: root, Bytes: m.Size, Content: m.Content(), Stored: stats.New, FileSystems: fileSystems(found), Offers: base.Offers, Place: base.Place,
 	}, Form: form}
-	if _, err := describe(files, &v, false); err != nil {
-		return lab.Kept{}, err
+	if _, err := describe(files, &v, false); err != nil { // a manifest that somebody has spoilt is no reason to lose their work
+		v.Offers, v.Place, v.Inside = base.Offers, base.Place, base.Inside
+		d.Lab.Log(lab.Line{Machine: boot.Machine, Source: "store", Text: lab.Clean(fmt.Sprintf("%s as boot %d wrote it back: %v; it has the clauses of %s", base.Image, boot.ID, err, base.Ref()))})
 	}
 	v.Found, v.Inside.UUIDs = lab.Clean("ext4, "+v.Found), base.Inside.UUIDs
 	said, err := d.Lab.Say(ctx, lab.WroteBack{AddVersion: v, Boot: boot.ID})

@@ -31,6 +31,7 @@ const (
 	bundleStackAs = "stack.toml"
 	bundleSumsAs  = "sums"
 	bundlePart    = 64 << 20 // bytes of frames in one member, or a little more
+	tarBlock      = 512
 )
 
 // bundleHead is the first member.
@@ -62,8 +63,21 @@ type bundle struct {
 	manifests map[chunk.ID]chunk.Manifest
 	parts     [][]chunk.ID
 	sizes     []int64 // of parts, in bytes
-	of, done  int64
+	of        int64   // bytes of the bundle
+	out       *outflow
 	progress  func(done, of int64)
+}
+
+// outflow counts what is written.
+type outflow struct {
+	w io.Writer
+	n int64
+}
+
+func (o *outflow) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	o.n += int64(n)
+	return n, err
 }
 
 func (d *Desk) exportBundle(ctx context.Context, name string, w io.Writer, progress func(done, of int64)) error {
@@ -130,23 +144,36 @@ func (b *bundle) plan(s lab.Snapshot, name string) error {
 	if len(part) > 0 {
 		cut()
 	}
-	b.head.Chunks, b.stack, b.of = len(listed), text.Stack(st), b.head.Bytes
+	b.head.Chunks, b.stack = len(listed), text.Stack(st)
 	return nil
 }
 
 // write writes the members.
 func (b *bundle) write(ctx context.Context, w io.Writer) error {
-	b.progress(0, b.of)
-	out := tar.NewWriter(w)
 	head, err := json.MarshalIndent(b.head, "", " ")
 	if err != nil {
 		return err
 	}
+	sums := fmt.Appendf(nil, "%s  %s\n%s  %s\n", chunk.Sum(head), bundleHeadAs, chunk.Sum(b.stack), bundleStackAs)
+	packed := map[chunk.ID][]byte{}
+	for root, m := range b.manifests {
+		packed[root] = m.Packed()
+	}
+	b.of = 2 * tarBlock // the end of a tar
+	for _, x := range slices.Concat([][]byte{head, b.stack, sums}, slices.Collect(maps.Values(packed))) {
+		b.of += tarSize(int64(len(x)))
+	}
+	for _, n := range b.sizes {
+		b.of += tarSize(n)
+	}
+	b.progress(0, b.of)
+	b.out = &outflow{w: w}
+	out := tar.NewWriter(b.out)
 	if err := cmp.Or(tarMember(out, bundleHeadAs, head), tarMember(out, bundleStackAs, b.stack)); err != nil {
 		return err
 	}
-	for _, root := range slices.SortedFunc(maps.Keys(b.manifests), func(x, y chunk.ID) int { return bytes.Compare(x[:], y[:]) }) {
-		if err := tarMember(out, "manifests/"+root.String(), b.manifests[root].Packed()); err != nil {
+	for _, root := range slices.SortedFunc(maps.Keys(packed), func(x, y chunk.ID) int { return bytes.Compare(x[:], y[:]) }) {
+		if err := tarMember(out, "manifests/"+root.String(), packed[root]); err != nil {
 			return err
 		}
 	}
@@ -155,9 +182,15 @@ func (b *bundle) write(ctx context.Context, w io.Writer) error {
 			return err
 		}
 	}
-	sums := fmt.Appendf(nil, "%s  %s\n%s  %s\n", chunk.Sum(head), bundleHeadAs, chunk.Sum(b.stack), bundleStackAs)
-	return cmp.Or(tarMember(out, bundleSumsAs, sums), out.Close())
+	if err := cmp.Or(tarMember(out, bundleSumsAs, sums), out.Close()); err != nil {
+		return err
+	}
+	b.progress(b.out.n, b.of)
+	return nil
 }
+
+// tarSize is how many bytes a member of n bytes takes in a tar, with its header.
+func tarSize(n int64) int64 { return tarBlock + (n+tarBlock-1)/tarBlock*tarBlock }
 
 // tarMember writes one small member. It has no time, so that the same stack gives the same bytes.
 func tarMember(out *tar.Writer, name string, b []byte) error {
@@ -189,8 +222,7 @@ func (b *bundle) chunks(ctx context.Context, out *tar.Writer, i int) error {
 		if err := chunk.WriteFrame(out, id, s); err != nil {
 			return err
 		}
-		b.done += int64(len(s) + chunk.FrameHeader)
-		b.progress(b.done, b.of)
+		b.progress(b.out.n, b.of)
 	}
 	return nil
 }

@@ -170,7 +170,7 @@ func (u *unbundle) readHead(b []byte) error {
 		if c.Image.Name != v.Image {
 			return fmt.Errorf("the card of %s is one of %s: %w", v.Ref(), c.Image.Name, lab.ErrDamaged)
 		}
-		v.Stored = 0
+		v.Stored, v.Inside = 0, cleanInside(v.Inside)
 		add := lab.AddVersion{Version: v, Kind: c.Image.Kind, Form: c.Image.Form, Dies: c.Image.Dies, Owner: c.Image.Owner}
 		if err := u.d.Lab.Check(add); err != nil { // before gigabytes have come
 			return err
@@ -178,6 +178,20 @@ func (u *unbundle) readHead(b []byte) error {
 		u.versions = append(u.versions, add)
 	}
 	return nil
+}
+
+// cleanInside makes what another lab says of an image fit for a screen.
+func cleanInside(in lab.Inside) lab.Inside {
+	in.Arch, in.Starts, in.Init = lab.Clean(in.Arch), lab.Clean(in.Starts), lab.Clean(in.Init)
+	for _, all := range [][]string{in.Kernels, in.UUIDs} {
+		for i := range all {
+			all[i] = lab.Clean(all[i])
+		}
+	}
+	for i, f := range in.Firmware {
+		in.Firmware[i] = lab.Firmware(lab.Clean(string(f)))
+	}
+	return in
 }
 
 func (u *unbundle) readStack(b []byte) (err error) {

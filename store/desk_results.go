@@ -24,6 +24,7 @@ import (
 const (
 	maxOutFiles = 10000     // as the lab has it
 	outReserve  = 256 << 20 // bytes that stay free on the disk
+	maxOutNotes = 20        // lines in the log of what was left out
 )
 
 func (d *Desk) outOf(boot int64) string {
@@ -48,7 +49,7 @@ func (d *Desk) Out(ctx context.Context, boot lab.Boot, in io.Reader) error {
 	if err := d.placeOut(temp, d.outOf(boot.ID)); err != nil {
 		return fmt.Errorf("results of boot %d: %w", boot.ID, full(err))
 	}
-	for _, what := range notes {
+	for _, what := range notes[:min(len(notes), maxOutNotes)] {
 		d.Lab.Log(lab.Line{Machine: boot.Machine, Source: "store", Text: fmt.Sprintf("results of boot %d: %s", boot.ID, what)})
 	}
 	all := []lab.Result{}
