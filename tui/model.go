@@ -113,6 +113,8 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		m.woken(msg)
 	case edited:
 		m.takeEdited(msg)
+	case left:
+		m.takeLeft(msg)
 	default:
 		m.dirty = false
 	}

@@ -47,6 +47,9 @@ type Options struct {
 	// Command carries out a shell command without its first word, carte, and returns what it wrote; nil: only what the
 	// table of actions knows can be typed after ':'.
 	Command func(ctx context.Context, line string) (string, error)
+	// Program returns the command line, with its program, of a carte command that takes over the terminal, such as console
+	// vm-1; nil: there is none.
+	Program func(args ...string) ([]string, error)
 	// Leave says in words what would stop when the screen is left, so that it is asked; nil or empty: nothing.
 	Leave func(lab.Snapshot) string
 }

@@ -71,6 +71,22 @@ var boots = []Action{
 		Verb:    func(t Target) (lab.Verb, error) { return lab.QueueRepair{Machine: t.Machine.Label()}, nil },
 	},
 	{
+		ID: "machine.console", Words: "console", Keys: []string{"o"}, Where: []Place{Machines, Boot},
+		Help: "type on the serial console of a virtual machine; ctrl+] comes back",
+		Enabled: func(t Target) (bool, string) {
+			switch live := t.Snapshot.Live[t.Machine.ID]; {
+			case t.Machine.ID == 0:
+				return false, "no machine is selected"
+			case t.Machine.Virtual == nil:
+				return false, t.Machine.Label() + " is a real machine, whose console carte does not reach"
+			case live.Power == "off":
+				return false, t.Machine.Label() + " is off"
+			}
+			return true, ""
+		},
+		Command: func(t Target) string { return command("carte", "console", machine(t)) },
+	},
+	{
 		ID: "boot.again", Words: "boot again", Keys: []string{"B"}, Where: []Place{Machines, Boot},
 		Help: "boot the machine's last stack once more",
 		Enabled: func(t Target) (bool, string) {

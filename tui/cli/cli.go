@@ -60,6 +60,8 @@ type ScreenOptions struct {
 	Own   bool   // leaving the screen ends the lab, because it runs in this process
 	// Command carries out a command line without its first word, for ':'; it returns what that wrote.
 	Command func(ctx context.Context, line string) (string, error)
+	// Program returns the command line, with its program, of a command that takes over the terminal.
+	Program func(args ...string) ([]string, error)
 }
 
 // A Terminal is where a command reads and writes.

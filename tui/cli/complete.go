@@ -11,11 +11,16 @@ import (
 )
 
 // flagKinds says which completions fit the value of a flag. A name means the same for every command.
-var flagKinds = map[string]string{"on": "MACHINE", "machine": "MACHINE", "system": "IMAGE", "wait": "BOOT-GOAL", "firmware": "FIRMWARE", "before": "WAITING", "strategy": "STRATEGY", "dhcp": "DHCP"}
+var flagKinds = map[string]string{"on": "MACHINE", "machine": "MACHINE", "system": "IMAGE", "kernel": "IMAGE", "user": "IMAGE", "project": "IMAGE", "layer": "IMAGE", "keep": "IMAGE",
+	"start": "START", "upper": "UPPER", "reset": "RESET", "ask": "CLAUSE", "offer": "CLAUSE", "form": "FORM", "kind": "KIND", "as": "AS", "diagram": "DIAGRAM", "wait": "BOOT-GOAL", "firmware": "FIRMWARE", "before": "WAITING", "strategy": "STRATEGY", "dhcp": "DHCP"}
 
 // fixed are the completions that are the same in every lab.
 var fixed = map[string][]string{
 	"WANT": {"on", "off", "cycle"}, "FIRMWARE": {string(lab.BIOS), string(lab.UEFI)}, "DHCP": {"auto", "server", "proxy", "off"},
+	"START": {string(lab.StartPivot), string(lab.StartKexec), string(lab.StartNetboot), string(lab.StartMemory), string(lab.StartDisk)},
+	"UPPER": {string(lab.UpperMemory), string(lab.UpperDisk)}, "RESET": {string(lab.ResetAlways), string(lab.ResetSampled), string(lab.ResetTrust)},
+	"CLAUSE": clauseWords(), "FORM": formWords(),
+	"AS": exportForms, "DIAGRAM": {"text", "mermaid", "svg"},
 	"STRATEGY": {"auto", "full", "differential"}, "MACHINE-GOAL": machineGoals, "BOOT-GOAL": bootGoals(), "SETTING=VALUE": settingWords(),
 }
 
@@ -27,6 +32,20 @@ func bootGoals() (words []string) {
 		if !slices.Contains(words, string(s.Rung)) {
 			words = append(words, string(s.Rung))
 		}
+	}
+	return words
+}
+
+func clauseWords() (words []string) {
+	for _, c := range lab.Clauses {
+		words = append(words, string(c.Clause), string(c.Clause)+"="+string(lab.Required))
+	}
+	return words
+}
+
+func formWords() (words []string) {
+	for _, f := range lab.Forms {
+		words = append(words, string(f))
 	}
 	return words
 }
@@ -108,6 +127,10 @@ func completions(kind string, s lab.Snapshot) (names []string) {
 	case "IMAGE":
 		for _, i := range sortedImages(s) {
 			names = append(names, i.Name)
+		}
+	case "KIND":
+		for _, k := range s.AllKinds() {
+			names = append(names, k.Name)
 		}
 	case "BOOT", "WAITING":
 		for _, b := range s.SortedBoots() {

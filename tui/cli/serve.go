@@ -119,7 +119,20 @@ func (c *call) screen(ctx context.Context, start string) error {
 }
 
 func (c *call) screenOptions(name, start string, own bool) ScreenOptions {
-	return ScreenOptions{Name: name, Start: start, Own: own, Command: c.inside}
+	return ScreenOptions{Name: name, Start: start, Own: own, Command: c.inside, Program: c.program}
+}
+
+// program is the command line by which another carte carries out a command in this lab.
+func (c *call) program(args ...string) ([]string, error) {
+	state, err := c.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return append(append([]string{self}, args...), "--state", state), nil
 }
 
 // inside carries out a command line that was typed on the screen, in the lab that the screen shows, and returns what it
