@@ -164,10 +164,8 @@ func server(desk *store.Desk, boot payload.Payload, c cli.LabConfig, log *slog.L
 		}
 		return payload.Initramfs(agent)
 	}
-	kernels, _ := any(desk).(netboot.KernelSource)
-	home, _ := any(desk).(netboot.HomeSink)
 	return netboot.New(netboot.Config{
-		Kernels: kernels, Home: home, Stages: filepath.Join(desk.State.Dir, "stages"),
+		Kernels: desk, Home: desk, Stages: filepath.Join(desk.State.Dir, "stages"),
 		Lab: desk.Lab, Chunks: desk.State.Chunks, Mend: desk.Mend, Sink: desk, Log: log, Cert: cert,
 		Payload:   netboot.Payload{Kernel: boot.Kernel, Initramfs: initramfs, IPXE: boot.IPXE},
 		Interface: c.Interface, DHCP: c.DHCP, Pool: pool, Listen: c.Listen, ListenAPI: c.ListenAPI,

@@ -10,9 +10,13 @@ import (
 // What becomes of a kernel that iPXE loads from the server: the stack's own, with a second stage of the agent's, or one that
 // runs in memory, which no agent comes before or after.
 
-// StartMark is what iPXE writes on the console when it has such a kernel and starts it. What comes behind it is the
-// system's.
-const StartMark = "carte: its kernel starts"
+// StartMark is what iPXE writes on the console when it has such a kernel and starts it, and StartRest the line behind that:
+// a kernel that sets up the serial line throws away what is still in its buffer, the last sixteen letters (seen with
+// memtest86+ 6.10). What comes then is the system's.
+const (
+	StartMark = "carte: its kernel starts"
+	StartRest = "carte: what follows is its own"
+)
 
 // Staging returns the boot for which an agent's key gives the right to send a second stage: one that it works on, and whose
 // kernel the server may have to hand out.
@@ -96,6 +100,13 @@ func (d *draft) firstWord(machine int64, line string) {
 		return
 	}
 	live := d.live(machine)
+	n := 0
+	for n < min(len(line), len(StartRest)) && line[n] == StartRest[n] {
+		n++
+	}
+	if n > len("carte: ") {
+		line = line[n:]
+	}
 	switch {
 	case strings.Contains(line, StartMark):
 		live.Started = true

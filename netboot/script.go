@@ -75,7 +75,7 @@ func script(d lab.Script, mac lab.MAC, at hosts, pin string, o own) string {
 		if o.initrd {
 			fmt.Fprintf(&s, "initrd --name initrd http://%s/system/initrd?m=%d || goto again\n", host, d.Machine.ID)
 		}
-		fmt.Fprintf(&s, "echo %s ||\nboot || goto failed\n", lab.StartMark)
+		fmt.Fprintf(&s, "echo %s ||\necho %s ||\nboot || goto failed\n", lab.StartMark, lab.StartRest)
 		fmt.Fprintf(&s, ":failed\necho carte: its kernel was not started\nsleep 5\nchain --replace --autofree http://%s/boot/%s?failed=1 || goto again\n", host, scriptName(mac))
 	case lab.ScriptLocal:
 		// UEFI goes on to its next boot option. Under BIOS that could be the network again, so the first disk is named.

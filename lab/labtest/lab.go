@@ -75,10 +75,10 @@ func (b *Bench) Start(t testing.TB) {
 		c.Sink = desk
 	}
 	if c.Kernels == nil {
-		c.Kernels, _ = any(desk).(netboot.KernelSource)
+		c.Kernels = desk
 	}
 	if c.Home == nil {
-		c.Home, _ = any(desk).(netboot.HomeSink)
+		c.Home = desk
 	}
 	c.Stages = filepath.Join(b.dir, "stages")
 	if b.Net, err = netboot.New(c); err == nil {
