@@ -191,7 +191,7 @@ func together(ctx context.Context, all ...func(context.Context) error) error {
 }
 
 func screen(ctx context.Context, desk lab.Desk, o cli.ScreenOptions) error {
-	t := tui.Options{Name: o.Name, Start: o.Start, Command: o.Command}
+	t := tui.Options{Name: o.Name, Start: o.Start, Command: o.Command, Program: o.Program}
 	if o.Own {
 		t.Leave = func(s lab.Snapshot) string {
 			n := 0
