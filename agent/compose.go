@@ -25,15 +25,15 @@ const (
 //
 //	layersAt/0             the base: read-only, its journal not replayed
 //	layersAt/1 ...         kernel and files, the same way
-//	upperAt                carte-scratch, made anew, or memory
-//	upperAt/root/upper     what is changed in the root
-//	upperAt/IMAGE.layer/upper  what is changed in files that are mounted at a place of their own
-//	rootAt                 the root: overlay of what is changed, the files without a place, the last first, and the base
+//	upperAt                carte-scratch, made anew, or memory; in it, for the root and each place of files:
+//	upperAt/root/ours      what carte itself adds: texts, directories to mount at
+//	upperAt/root/upper     what is changed while the system runs, and nothing else
+//	rootAt                 the root: overlay of both, the files without a place, the last first, and the base
 //	rootAt/lib/modules/*   of the kernel, bound to where the root has its /lib/modules
 //	rootAt/PLACE           files with a place: an overlay of their own
 type composition struct {
 	init    string    // the program to start, as a path in the root
-	backs   []backDir // files with a place; their Upper are paths below upperAt
+	backs   []backDir // what is written back; their Upper are paths below upperAt
 	mounted []string  // in the order in which they were mounted
 }
 
@@ -63,18 +63,22 @@ func (h host) compose(ctx context.Context, o lab.Orders) (c *composition, err er
 	if err := h.mountUpper(c, d, o); err != nil {
 		return nil, err
 	}
-	if err := c.mountRoot(o); err != nil {
+	all := overlays(o)
+	if err := addOurs(o, all); err != nil {
 		return nil, err
 	}
-	if err := c.mountOver(o); err != nil {
-		return nil, err
+	for _, v := range all {
+		if err := c.overlay(v, "upper", append([]string{v.room + "/ours"}, v.lower...)...); err != nil {
+			return nil, err
+		}
 	}
-	if err := errors.Join(c.outPlace(), writeTexts(rootAt, o.Compose.Files)); err != nil {
+	if err := c.bindModules(o); err != nil {
 		return nil, err
 	}
 	if c.init, err = findInit(rootAt); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Writes[0].Ref, err)
 	}
+	c.backs = backDirs(o, all)
 	return c, context.Cause(ctx)
 }
 
@@ -105,70 +109,101 @@ func (c *composition) undo() error {
 	return errors.Join(all...)
 }
 
-// mountRoot lays the files that have no place, and then an empty upper layer, over the base.
-func (c *composition) mountRoot(o lab.Orders) error {
-	lower := []string{layerAt(0)}
-	for i, w := range o.Writes {
-		if i > 0 && w.Form == lab.FormFiles && w.Place == "" {
-			lower = append(lower, layerAt(i))
-		}
-	}
-	slices.Reverse(lower) // the kernel wants the topmost first; of layers the last wins
-	return c.overlay(rootAt, upperAt+"/root", lower...)
+// An overlaid is a directory of the system that several layers make.
+type overlaid struct {
+	what  string   // for messages
+	place string   // in the root; empty: the root itself
+	room  string   // below upperAt
+	lower []string // the topmost first
 }
 
-// overlay mounts the layers, the topmost first, at a directory, with changes going to room/upper. What is changed must be whole
-// there for whoever reads it later: no redirects, no files of which only the metadata is there.
-func (c *composition) overlay(at, room string, lower ...string) error {
-	upper, work := room+"/upper", room+"/work"
-	if err := os.MkdirAll(work, 0o755); err != nil {
-		return err
-	}
-	if err := likeBelow(upper, lower[len(lower)-1]); err != nil {
-		return err
-	}
-	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(lower, ":"), upper, work)
-	err := c.mount("overlay", at, "overlay", 0, data+",redirect_dir=off,metacopy=off")
-	if errors.Is(err, unix.EINVAL) { // a kernel that has neither, and so does neither
-		err = c.mount("overlay", at, "overlay", 0, data)
-	}
-	return err
-}
-
-// mountOver mounts what has a place in the root: the kernel's modules, and files.
-func (c *composition) mountOver(o lab.Orders) error {
+// overlays lists them, the root first.
+func overlays(o lab.Orders) (all []overlaid) {
+	root := overlaid{what: "the root", room: upperAt + "/root"}
 	for i, w := range o.Writes {
 		switch {
 		case i > 0 && w.Form == lab.FormKernel:
-			if err := c.bindModules(layerAt(i)); err != nil {
-				return fmt.Errorf("the modules of %s: %w", w.Ref, err)
-			}
-		case w.Place != "":
-			at, err := makeDir(rootAt, w.Place, 0o755)
-			if err != nil {
-				return fmt.Errorf("%s is to be at %s: %w", w.Ref, w.Place, err)
-			}
-			room := filepath.Join(upperAt, w.Ref.Name+".layer")
-			mask, err := masking(room)
-			if err != nil {
-				return err
-			}
-			if err := c.overlay(at, room, mask, layerAt(i)); err != nil {
-				return fmt.Errorf("%s at %s: %w", w.Ref, w.Place, err)
-			}
-			c.backs = append(c.backs, backDir{Image: w.Ref.Name, Upper: room + "/upper", Place: w.Place})
+		case i > 0 && w.Place != "":
+			all = append(all, overlaid{fmt.Sprintf("%s at %s", w.Ref, w.Place), w.Place, roomOf(w), []string{layerAt(i)}})
+		default:
+			root.lower = append(root.lower, layerAt(i))
 		}
+	}
+	slices.Reverse(root.lower) // the kernel wants the topmost first; of layers the last wins
+	return append([]overlaid{root}, all...)
+}
+
+// roomOf is where the changes of files with a place lie.
+func roomOf(w lab.Write) string { return filepath.Join(upperAt, w.Ref.Name+".layer") }
+
+// overlay mounts lower layers, the topmost first, with changes going to the directory upper in the room of v. What is changed
+// must be whole there for whoever reads it later: no redirects, no files of which only the metadata is there.
+func (c *composition) overlay(v overlaid, upper string, lower ...string) error {
+	upper, work := filepath.Join(v.room, upper), filepath.Join(v.room, upper+".work")
+	at := rootAt
+	err := errors.Join(os.MkdirAll(work, 0o755), likeBelow(upper, v.lower[len(v.lower)-1]))
+	if err == nil && v.place != "" {
+		at, err = makeDir(rootAt, v.place, 0o755)
+	}
+	if err == nil {
+		data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(lower, ":"), upper, work)
+		if err = c.mount("overlay", at, "overlay", 0, data+",redirect_dir=off,metacopy=off"); errors.Is(err, unix.EINVAL) {
+			err = c.mount("overlay", at, "overlay", 0, data) // a kernel that has neither, and so does neither
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", v.what, err)
 	}
 	return nil
 }
 
-// masking makes a layer that hides what every ext4 has and no user's files: it is not their change.
-func masking(room string) (dir string, err error) {
-	dir = room + "/mask"
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
+// addOurs adds what is carte's to the layers, in a layer of its own, so that it is nobody's change: texts, the directory for
+// results, directories to mount at. It hides what an ext4 has and no user's files.
+func addOurs(o lab.Orders, all []overlaid) (err error) {
+	c := &composition{}
+	defer func() { err = errors.Join(err, c.undo()) }()
+	for _, v := range all {
+		if err := c.overlay(v, "ours", v.lower...); err != nil {
+			return err
+		}
+		if v.place != "" {
+			if err := os.Remove(filepath.Join(c.mounted[len(c.mounted)-1], "lost+found")); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("%s: %w", v.what, err)
+			}
+		}
 	}
-	return dir, unix.Mknod(dir+"/lost+found", unix.S_IFCHR, 0) // a whiteout
+	dirs := []string{"/proc", "/sys", "/dev", "/run"}
+	releases, err := kernelReleases(o)
+	if err != nil {
+		return err
+	}
+	for _, r := range releases {
+		dirs = append(dirs, "/"+kernelModules+"/"+filepath.Base(r))
+	}
+	for _, dir := range dirs {
+		if _, err := makeDir(rootAt, dir, 0o755); err != nil {
+			return err
+		}
+	}
+	out, err := makeDir(rootAt, lab.OutPlace, 0o755)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Chmod(out, 0o777|os.ModeSticky), writeTexts(rootAt, o.Compose.Files))
+}
+
+// backDirs lists the images that are written back, with what is changed in each.
+func backDirs(o lab.Orders, all []overlaid) (backs []backDir) {
+	for _, w := range o.Writes {
+		switch {
+		case !w.Back || w.Form == lab.FormKernel:
+		case w.Place != "":
+			backs = append(backs, backDir{Image: w.Ref.Name, Upper: roomOf(w) + "/upper", Place: w.Place})
+		default:
+			backs = append(backs, backDir{Image: w.Ref.Name, Upper: all[0].room + "/upper", Place: "/"})
+		}
+	}
+	return backs
 }
 
 // likeBelow makes an upper directory with the owner and the permissions of what it will lie over: the top of an overlay has
@@ -184,34 +219,36 @@ func likeBelow(upper, below string) error {
 	return errors.Join(unix.Chown(upper, int(st.Uid), int(st.Gid)), unix.Chmod(upper, st.Mode&0o7777))
 }
 
-// bindModules shows lib/modules/RELEASE of a mounted kernel image where the root has its modules.
-func (c *composition) bindModules(kernel string) error {
-	releases, err := os.ReadDir(filepath.Join(kernel, "lib/modules"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // all is built in
-	}
+// kernelReleases lists the directories of modules in the mounted kernel layer of some orders, if they have one.
+func kernelReleases(o lab.Orders) (dirs []string, err error) {
+	at, err := kernelAt(o)
 	if err != nil {
-		return err
+		return nil, nil
+	}
+	releases, err := os.ReadDir(filepath.Join(at, kernelModules))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // all is built in
 	}
 	for _, r := range releases {
-		at, err := makeDir(rootAt, filepath.Join("/lib/modules", r.Name()), 0o755)
-		if err != nil {
-			return err
-		}
-		if err := c.mount(filepath.Join(kernel, "lib/modules", r.Name()), at, "", unix.MS_BIND, ""); err != nil {
-			return err
-		}
+		dirs = append(dirs, filepath.Join(at, kernelModules, r.Name()))
 	}
-	return nil
+	return dirs, err
 }
 
-// outPlace makes the directory for results.
-func (c *composition) outPlace() error {
-	at, err := makeDir(rootAt, lab.OutPlace, 0o755)
-	if err != nil {
-		return fmt.Errorf("make %s: %w", lab.OutPlace, err)
+// bindModules shows lib/modules/RELEASE of the kernel where the root has its modules.
+func (c *composition) bindModules(o lab.Orders) error {
+	releases, err := kernelReleases(o)
+	for _, r := range releases {
+		at, e := makeDir(rootAt, "/"+kernelModules+"/"+filepath.Base(r), 0o755)
+		if e == nil {
+			e = c.mount(r, at, "", unix.MS_BIND, "")
+		}
+		err = errors.Join(err, e)
 	}
-	return os.Chmod(at, 0o777|os.ModeSticky)
+	if err != nil {
+		return fmt.Errorf("the kernel's modules: %w", err)
+	}
+	return nil
 }
 
 // notOverlaid says what it means that a tree does not offer the clause overlay.

@@ -34,7 +34,9 @@ func makeDir(root, name string, mode uint32) (at string, err error) {
 			if e != nil {
 				return "", fmt.Errorf("%s: %w", done, e)
 			}
-			err = unix.Mkdirat(above, part, mode)
+			if err = unix.Mkdirat(above, part, mode); err == nil {
+				err = likeFolder(above, part)
+			}
 			unix.Close(above)
 			if err == nil {
 				fd, err = openIn(root, next, unix.O_PATH|unix.O_DIRECTORY)
@@ -51,6 +53,15 @@ func makeDir(root, name string, mode uint32) (at string, err error) {
 		done = next
 	}
 	return at, nil
+}
+
+// likeFolder gives what was made in an open directory the owner of that directory: what is in somebody's home is theirs.
+func likeFolder(dir int, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, "", &st, unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	return unix.Fchownat(dir, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // writeTexts writes files into the tree at root. One that is there is replaced; a link there is followed.
@@ -70,10 +81,7 @@ func writeText(root string, f lab.TextFile) error {
 	}
 	fd, err := openIn(root, f.Path, unix.O_WRONLY|unix.O_TRUNC)
 	if errors.Is(err, unix.ENOENT) {
-		fd, err = unix.Open(path.Join(dir, path.Base(f.Path)), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-		if errors.Is(err, unix.EEXIST) {
-			err = errors.New("a link is there that leads nowhere")
-		}
+		fd, err = create(dir, path.Base(f.Path))
 	}
 	if err != nil {
 		return err
@@ -85,4 +93,25 @@ func writeText(root string, f lab.TextFile) error {
 	}
 	_, err = file.WriteString(f.Text)
 	return errors.Join(err, unix.Fchmod(fd, mode), file.Close())
+}
+
+// create makes a file in a directory.
+func create(dir, name string) (fd int, err error) {
+	at, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	fd, err = unix.Openat(at, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.EEXIST) {
+		return -1, errors.New("a link is there that leads nowhere")
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err := likeFolder(at, name); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
