@@ -84,6 +84,19 @@ func openLazy(d Disk, p part, source Source, say func(format string, args ...any
 	return l
 }
 
+// zeroed takes what is to be zero for present: the flash before the start has made it so, and has proven it.
+func (l *lazy) zeroed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, id := range l.part.IDs {
+		if l.state[i] == unsure && id.IsZero() {
+			l.state[i] = present
+			l.left--
+		}
+	}
+	l.whole.Store(l.left == 0)
+}
+
 // size is the image's, in bytes.
 func (l *lazy) size() int64 { return l.part.Size }
 

@@ -216,6 +216,7 @@ func (l *lazyLife) Run(ctx context.Context) (err error) {
 		defer d.disk.Close()
 		defer d.plain.Close()
 		d.lull = quiet
+		d.zeroed()
 		l.waiting++
 		l.coming++
 		g = append(g, func(ctx context.Context) error {

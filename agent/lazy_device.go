@@ -49,7 +49,8 @@ func (d *lazyDevice) run(ctx context.Context, ready func(node string), whole fun
 		if err := whole(ctx); err != nil {
 			return errors.Join(err, d.detach())
 		}
-		if straight {
+		if straight { // the mapped device stays
+			d.mapped = nil
 			return errors.Join(d.detach(), unix.Unmount(d.path, unix.MNT_DETACH), os.Remove(d.path))
 		}
 		<-ctx.Done()
@@ -97,12 +98,17 @@ func (d *lazyDevice) straighten() (bool, error) {
 	return true, nil
 }
 
-// detach gives the loop device back, which goes when nobody has it open.
+// detach gives the devices back: the mapped one, unless it is still mounted, and the loop device, which goes when nobody has
+// it open.
 func (d *lazyDevice) detach() error {
 	if d.loop == nil {
 		return nil
 	}
-	err := d.loop.Close()
+	var err error
+	if d.mapped != nil {
+		err = d.mapped.remove()
+	}
+	err = errors.Join(err, d.loop.Close())
 	d.loop = nil
 	return err
 }

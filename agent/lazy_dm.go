@@ -72,6 +72,9 @@ func (m *mapped) lead(to *os.File) error {
 // remove takes the device away; nobody may have it open.
 func (m *mapped) remove() error {
 	_, err := m.do(dmRemove, 0, nil)
+	if err != nil {
+		err = fmt.Errorf("device mapper: remove %s: %w", m.name, err)
+	}
 	return errors.Join(err, m.control.Close())
 }
 

@@ -285,3 +285,23 @@ func TestLazyReadersFirst(t *testing.T) {
 		t.Errorf("%d chunks were fetched, 5 were read", len(s.asked))
 	}
 }
+
+// What the flash has made zero is not looked at again.
+func TestLazyTrustsZeros(t *testing.T) {
+	image := joined(make([]byte, 3*c), noise(1, c), make([]byte, 2*c))
+	l, s, path := newLazy(t, image, make([]byte, len(image)))
+	l.zeroed()
+	if l.missing() != c {
+		t.Errorf("%d bytes are missing, want %d", l.missing(), c)
+	}
+	b := make([]byte, len(image))
+	if _, err := l.read(t.Context(), b, 0); err != nil || !bytes.Equal(b, image) || l.count.found.Load() != 0 {
+		t.Errorf("read: %v, right: %v, looked at %d bytes", err, bytes.Equal(b, image), l.count.found.Load())
+	}
+	if err := l.load(t.Context()); err != nil || !l.whole.Load() || s.most() != 1 {
+		t.Errorf("loaded: %v, whole: %v", err, l.whole.Load())
+	}
+	if !bytes.Equal(onDisk(t, path, len(image)), image) {
+		t.Error("the disk is not the image")
+	}
+}

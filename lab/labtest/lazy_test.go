@@ -136,7 +136,7 @@ func climbedAt(b lab.Boot, r lab.Rung) (at time.Time) {
 // whole waits until the server was told that all is on the disk.
 func (l *lazyBench) whole(t *testing.T) {
 	t.Helper()
-	labtest.Until(t, l, "all bytes", func(s lab.Snapshot) bool {
+	labtest.UntilIn(t, l, labtest.Long, "all bytes", func(s lab.Snapshot) bool {
 		h := s.Machines[l.m.ID].Holds
 		return len(h) == 1 && !h[0].Dirty && h[0].Absent == 0
 	})
