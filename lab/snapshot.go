@@ -17,6 +17,7 @@ type Snapshot struct {
 	Stacks    map[string]Stack   `json:"stacks"`
 	Boots     map[int64]Boot     `json:"boots"`
 	Addresses map[MAC]Address    `json:"addresses"`
+	Badges    map[string]Badge   `json:"badges"` // by Ref.String()
 
 	LastMachine int64 `json:"last_machine"`
 	LastBoot    int64 `json:"last_boot"`
@@ -84,6 +85,7 @@ func (s *Snapshot) fill() {
 	fill(&s.Stacks)
 	fill(&s.Boots)
 	fill(&s.Addresses)
+	fill(&s.Badges)
 	fill(&s.Live)
 	fill(&s.Services)
 }

@@ -23,6 +23,7 @@ var verbs = map[string]Verb{
 	"machine.forget": Forget{},
 	"machine.power":  PowerMachine{},
 	"image.rm":       RemoveImage{},
+	"image.badge":    PutBadge{},
 	"image.tag":      TagImage{},
 	"image.rollback": RollbackImage{},
 	"stack.new":      PutStack{},

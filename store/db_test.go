@@ -47,6 +47,7 @@ func rows() []lab.Change {
 		metric,
 		lab.Fact{Seq: 1, At: noon, Text: "first"},
 		lab.Fact{Seq: 2, At: noon, Machine: 1, Boot: 1, Text: "second"},
+		lab.Badge{Ref: lab.Ref{Name: "i", Version: 1}, Root: chunk.ID{1}, Machine: "vm", Proofs: []lab.Proof{{Clause: lab.Overlay, Verdict: lab.VerdictKept, Why: "seen"}}, At: noon},
 	}
 }
 
@@ -76,6 +77,7 @@ func TestSaveAndLoad(t *testing.T) {
 		Machines: map[int64]lab.Machine{1: all[0].(lab.Machine)}, Images: map[string]lab.Image{"i": all[1].(lab.Image)},
 		Versions: map[string]lab.Version{"i@1": all[2].(lab.Version)}, Stacks: map[string]lab.Stack{"s": all[3].(lab.Stack)},
 		Boots: map[int64]lab.Boot{1: all[4].(lab.Boot)}, Addresses: map[lab.MAC]lab.Address{"52:54:00:00:00:01": all[5].(lab.Address)},
+		Badges: map[string]lab.Badge{"i@1": all[9].(lab.Badge)},
 		LastMachine: 1, LastBoot: 1, LastFact: 2, LastMetric: 1,
 	}
 	if !reflect.DeepEqual(s, want) {
@@ -201,7 +203,7 @@ func TestBrokenFiles(t *testing.T) {
 // The settings hold for the connection that is used, also for the next one of the pool.
 func TestPragmas(t *testing.T) {
 	db := openDB(t, filepath.Join(t.TempDir(), "lab.db"))
-	for name, want := range map[string]string{"foreign_keys": "1", "journal_mode": "wal", "synchronous": "2", "busy_timeout": "5000", "user_version": "1"} {
+	for name, want := range map[string]string{"foreign_keys": "1", "journal_mode": "wal", "synchronous": "2", "busy_timeout": "5000", "user_version": "2"} {
 		var got string
 		if err := db.sql.QueryRow("PRAGMA " + name).Scan(&got); err != nil || got != want {
 			t.Errorf("%s = %s, want %s (%v)", name, got, want, err)

@@ -17,7 +17,7 @@ import (
 func (d *DB) Load(ctx context.Context) (lab.Snapshot, error) {
 	s := lab.Snapshot{
 		Machines: map[int64]lab.Machine{}, Images: map[string]lab.Image{}, Versions: map[string]lab.Version{}, Stacks: map[string]lab.Stack{},
-		Boots: map[int64]lab.Boot{}, Addresses: map[lab.MAC]lab.Address{},
+		Boots: map[int64]lab.Boot{}, Addresses: map[lab.MAC]lab.Address{}, Badges: map[string]lab.Badge{},
 	}
 	err := d.tx(ctx, func(tx *sql.Tx) error {
 		return errors.Join(
@@ -27,6 +27,7 @@ func (d *DB) Load(ctx context.Context) (lab.Snapshot, error) {
 			load(ctx, tx, "stacks", "SELECT name, doc, sum FROM stacks", s.Stacks, func(s lab.Stack) string { return s.Name }),
 			load(ctx, tx, "boots", "SELECT id, doc, sum FROM boots", s.Boots, func(b lab.Boot) int64 { return b.ID }),
 			load(ctx, tx, "addresses", "SELECT mac, doc, sum FROM addresses", s.Addresses, func(a lab.Address) lab.MAC { return a.MAC }),
+			load(ctx, tx, "badges", "SELECT ref, doc, sum FROM badges", s.Badges, func(b lab.Badge) string { return b.Ref.String() }),
 			last(ctx, tx, &s),
 		)
 	})

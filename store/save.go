@@ -71,6 +71,10 @@ func save(ctx context.Context, tx *sql.Tx, c lab.Change) error {
 		return put(ctx, tx, c, `INSERT INTO addresses (mac, ip, until, doc, sum) VALUES (?,?,?,?,?)
 			ON CONFLICT (mac) DO UPDATE SET ip=excluded.ip, until=excluded.until, doc=excluded.doc, sum=excluded.sum`,
 			string(c.MAC), c.IP, c.Until.UnixMilli())
+	case lab.Badge:
+		return put(ctx, tx, c, `INSERT INTO badges (ref, root, at, doc, sum) VALUES (?,?,?,?,?)
+			ON CONFLICT (ref) DO UPDATE SET root=excluded.root, at=excluded.at, doc=excluded.doc, sum=excluded.sum`,
+			c.Ref.String(), c.Root.String(), c.At.UnixMilli())
 	case lab.Fact:
 		_, err := tx.ExecContext(ctx, `INSERT INTO facts (seq, at, machine, boot, text) VALUES (?,?,nullif(?,0),nullif(?,0),?)`,
 			c.Seq, c.At.UnixMilli(), c.Machine, c.Boot, c.Text)

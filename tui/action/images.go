@@ -14,6 +14,15 @@ import (
 // how far they are.
 var images = []Action{
 	{
+		ID: "image.badge", Words: "contract test", Where: []Place{Images},
+		Help: "boot an image in a virtual machine, and prove each clause that it declares",
+		Enabled: func(t Target) (bool, string) {
+			return false, "it takes two boots; in a shell: carte contract test " + or(t.Image.Name, "IMAGE")
+		},
+		Command: func(t Target) string { return command("carte", "contract", "test", or(t.Image.Name, "IMAGE")) },
+		Verb:    func(Target) (lab.Verb, error) { return lab.PutBadge{}, nil },
+	},
+	{
 		ID: "image.import", Words: "image import", Keys: []string{"a"}, Where: []Place{Images},
 		Help: "import a file or folder as an image, or as the next version of one",
 		Ask: func(Target) string {

@@ -302,10 +302,11 @@ type versionDoc struct {
 	Offers  lab.Terms  `json:"offers,omitempty"` // clauses, where it says which
 	Place   string     `json:"place,omitempty"`  // where files are mounted, where it says so
 	At      *time.Time `json:"at,omitempty"`
+	Badge   *badgeDoc  `json:"contract,omitempty"` // what a contract test has proven of it
 }
 
 func versionOf(s lab.Snapshot, v lab.Version) versionDoc {
-	return versionDoc{v.Ref(), v.Number, v.Root.String(), v.Bytes, v.FileSystems, v.Content, v.Stored, saved(v), v.Parent, s.TagsOf(v), v.Message, v.Author, v.Found, v.Inside, v.Offers, v.Place, stamp(v.At)}
+	return versionDoc{v.Ref(), v.Number, v.Root.String(), v.Bytes, v.FileSystems, v.Content, v.Stored, saved(v), v.Parent, s.TagsOf(v), v.Message, v.Author, v.Found, v.Inside, v.Offers, v.Place, stamp(v.At), badgeOf(s, v)}
 }
 
 // saved is what a version did not have to add to the store: what was there before, and what compression took away.

@@ -152,14 +152,14 @@ func (c *call) showImage(s lab.Snapshot, name string) error {
 	if ref.Version != 0 {
 		im.Versions = []versionDoc{versionOf(s, v)}
 	}
-	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "FILE SYSTEMS", "CONTENT", "STORED", "SAVED", "ROOT", "FOUND", "MESSAGE"}}
+	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "FILE SYSTEMS", "CONTENT", "STORED", "SAVED", "ROOT", "FOUND", "CONTRACT", "MESSAGE"}}
 	for _, v := range im.Versions {
 		l.names = append(l.names, v.Ref.String())
 		made := ""
 		if v.At != nil {
 			made = v.At.Local().Format("2006-01-02 15:04")
 		}
-		l.rows = append(l.rows, slices.Concat([]string{v.Ref.String(), made}, sizesOf(v), []string{lab.Bytes(v.Stored), lab.Bytes(v.Saved), v.Root[:12], v.Found, v.Message}))
+		l.rows = append(l.rows, slices.Concat([]string{v.Ref.String(), made}, sizesOf(v), []string{lab.Bytes(v.Stored), lab.Bytes(v.Saved), v.Root[:12], v.Found, v.Badge.words(), v.Message}))
 	}
 	return c.show(l)
 }

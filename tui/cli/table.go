@@ -27,18 +27,19 @@ type entry struct {
 
 // table lists the commands in the order in which help shows them.
 func (c *call) table() []entry {
-	return slices.Concat(c.serveCommands(), c.machineCommands(), c.repairCommands(), c.imageCommands(), c.upkeepCommands(), c.flashCommands(), c.shareCommands(), c.stackCommands(), c.kindCommands(), c.bootCommands(), c.watchCommands())
+	return slices.Concat(c.serveCommands(), c.machineCommands(), c.repairCommands(), c.contractCommands(), c.imageCommands(), c.upkeepCommands(), c.flashCommands(), c.shareCommands(), c.stackCommands(), c.kindCommands(), c.bootCommands(), c.watchCommands())
 }
 
 // nouns are the words that only group commands.
 var nouns = map[string]string{
-	"machine": "the machines of the lab, real and virtual",
-	"image":   "images and their versions",
-	"stack":   "what a machine runs, made of images",
-	"kind":    "kinds of images, which are contracts",
-	"boot":    "boot a machine with a stack",
-	"queue":   "boots that wait",
-	"wait":    "wait until something has happened",
+	"machine":  "the machines of the lab, real and virtual",
+	"image":    "images and their versions",
+	"stack":    "what a machine runs, made of images",
+	"kind":     "kinds of images, which are contracts",
+	"boot":     "boot a machine with a stack",
+	"queue":    "boots that wait",
+	"contract": "what images promise, and whether they keep it",
+	"wait":     "wait until something has happened",
 }
 
 // add hangs the entry's command into the tree, under its noun.
