@@ -154,7 +154,11 @@ type hearing struct {
 
 func (h *hearing) line(text string) {
 	text = strings.TrimRight(text, "\r")
-	if s, ok, err := lab.ParseSaying(lab.Clean(text)); ok && err == nil && (s.Word == "done" || s.Word == "fail") {
+	if !isSaying(text) {
+		h.to.add(text)
+		return
+	}
+	if s, _, err := lab.ParseSaying(lab.Clean(text)); err == nil && (s.Word == "done" || s.Word == "fail") {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if h.last == "" {
