@@ -3,8 +3,10 @@ package media
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -69,6 +71,46 @@ func TestWhatIsInsideADisk(t *testing.T) {
 	if err != nil || in.Arch != "amd64" || in.Init != "/sbin/init" || !in.Serial || !slices.Equal(in.Kernels, []string{"6.10.0-1-amd64", "6.1.0-9-amd64"}) ||
 		!slices.Equal(in.Firmware, []lab.Firmware{lab.BIOS}) || !slices.Equal(roots, []string{"/dev/sda2"}) {
 		t.Errorf("%+v, %v, %v", in, roots, err)
+	}
+}
+
+// The files of a Debian package are those that it installs, however they are packed.
+func TestDebianPackage(t *testing.T) {
+	data := packedFiles(t, "boot/vmlinuz-6.1", "x", "lib/modules/6.1/a.ko", "y")
+	pack := func(name string, b []byte) []byte {
+		out := []byte("!<arch>\n")
+		for _, m := range []struct {
+			name string
+			b    []byte
+		}{{"debian-binary", []byte("2.0\n")}, {"control.tar.xz", []byte("odd")}, {name, b}} {
+			out = append(fmt.Appendf(out, "%-16s%-12d%-6d%-6d%-8o%-10d`\n", m.name, 0, 0, 0, 0o100644, len(m.b)), m.b...)
+			out = append(out, "\n"[:len(m.b)%2]...)
+		}
+		return out
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write(data); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	for format, b := range map[string][]byte{"tar in deb": pack("data.tar", data), "tar in gzip in deb": pack("data.tar.gz", packed.Bytes())} {
+		src, err := OpenReader(t.Context(), bytes.NewReader(b), "x.deb", "")
+		if err != nil || src.Format != format {
+			t.Fatalf("%+v, %v, want %s", src, err, format)
+		}
+		files, err := ReadFiles(t.Context(), src, "")
+		if err != nil || files.at("lib/modules/6.1/a.ko") == nil {
+			t.Errorf("%s: %v", format, err)
+		}
+		for _, cut := range []int{30, 70, 100, len(b) / 2} {
+			src, err := OpenReader(t.Context(), bytes.NewReader(b[:cut]), "x.deb", "")
+			if err == nil {
+				_, err = ReadFiles(t.Context(), src, "")
+			}
+			if !errors.Is(err, lab.ErrDamaged) {
+				t.Errorf("%s cut at %d of %d: %v", format, cut, len(b), err)
+			}
+		}
 	}
 }
 

@@ -71,6 +71,7 @@ var magics = []struct {
 	}, ""},
 	{0, "\x28\xb5\x2f\xfd", "zstd", openZstd, ""},
 	{0, "BZh", "bzip2", func(r io.Reader) (io.Reader, func() error, error) { return bzip2.NewReader(r), nil, nil }, ""},
+	{0, debMagic, "deb", openDeb, ""},
 	{0, "PK\x03\x04", "zip", nil, "a zip archive; unpack it and import the image in it"},
 	{0, "7z\xbc\xaf\x27\x1c", "7z", nil, "a 7z archive; unpack it and import the image in it"},
 	{0, "Rar!", "rar", nil, "a rar archive; unpack it and import the image in it"},
