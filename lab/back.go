@@ -48,7 +48,7 @@ func (d *draft) follow(b Boot, v Version) (err error) {
 		i := slices.IndexFunc(next.Plan.Layers, func(l PlanLayer) bool {
 			return l.Ref.Name == v.Image && l.Floats && l.Back && l.Ref.Version < v.Number
 		})
-		if i < 0 || next.wroteOf(next.Plan.Layers[i]) != next.Plan.Layers[i].Ref {
+		if i < 0 || next.Plan.Repair != nil || next.wroteOf(next.Plan.Layers[i]) != next.Plan.Layers[i].Ref {
 			continue
 		}
 		next.Plan.Layers = slices.Clone(next.Plan.Layers)

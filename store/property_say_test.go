@@ -76,6 +76,8 @@ func (w *world) onward(s lab.Snapshot, m lab.Machine) error {
 		return w.l.Loaded(ctx, b.ID)
 	case !busy || b.State == lab.Starting && (m.Ticket.Boot != b.ID || w.IntN(3) == 0):
 		return w.script(m.MACs[0])
+	case b.State == lab.Starting && w.IntN(5) == 0:
+		return w.loaded(b)
 	case b.State == lab.Starting:
 		_, err := w.l.Claim(ctx, w.claim(m))
 		return err
@@ -86,6 +88,14 @@ func (w *world) onward(s lab.Snapshot, m lab.Machine) error {
 	}
 	return w.l.Console(ctx, m.ID, []string{pick(w.Rand, lab.StartMark, "", ""), pick(w.Rand, "debian login:", "[ 1.5] ::carte ready", "::carte metric t=1.5e-3 ms", "::carte metric bad=NaN",
 		"::carte done", "::carte fail it \x1b[31mbroke\xff", "::carte fail", "noise", "::carte metric t=\xff", "::carte metric n=3 \xfe\u202e")})
+}
+
+// loaded is the word that a kernel was sent whole, or, now and then, that it could not be had or started.
+func (w *world) loaded(b lab.Boot) error {
+	if w.IntN(12) > 0 {
+		return w.l.Loaded(w.t.Context(), b.ID)
+	}
+	return w.l.Unloaded(w.t.Context(), b.ID, "no such \xff kernel", w.IntN(3) == 0)
 }
 
 func (w *world) script(mac lab.MAC) error {
@@ -120,15 +130,10 @@ func (w *world) shim(b lab.Boot) error {
 	case 0:
 		return w.l.Collected(ctx, b.ID, []lab.Result{{Path: "a", Bytes: 1}})
 	case 1:
-		s := w.snapshot()
-		image := pick(w.Rand, "home", "work", "tree")
-		l, err := s.MayWriteBack(b, image)
-		if err != nil {
-			return err
-		}
-		im := s.Images[image]
-		_, err = w.l.Say(ctx, lab.AddVersion{Version: lab.Version{Image: image, Root: w.root(), Bytes: 1 << 20, Parent: l.Ref.Version}, Kind: im.Kind, Form: im.Form, Back: true})
+		_, err := w.l.Say(ctx, lab.WroteBack{Boot: b.ID, AddVersion: lab.AddVersion{Version: lab.Version{Image: pick(w.Rand, "home", "work", "tree"), Root: w.root(), Bytes: 1 << 20, Place: pick(w.Rand, "", "/home/me")}}})
 		return err
+	case 2:
+		return w.l.Loaded(ctx, b.ID)
 	}
 	r := lab.Report{Boot: b.ID, Shim: true, Lines: []string{pick(w.Rand, "noise", "::carte metric n=1 s", "::carte metric bad", "::carte fail it \xff", "::carte done", "::carte ready")}}
 	switch w.IntN(10) {
@@ -196,6 +201,8 @@ func (w *world) verb() lab.Verb {
 		return lab.RollbackImage{Image: pick(w.Rand, image, "home", "tmp"), To: w.IntN(3), Message: "a\xff"}
 	case 29, 30:
 		return w.queue(name)
+	case 31:
+		return lab.QueueRepair{Machine: name, Base: w.IntN(2) == 0}
 	case 0:
 		return lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{}}
 	case 1:
