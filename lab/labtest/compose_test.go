@@ -57,7 +57,7 @@ type file struct {
 }
 
 // tarOf packs files, with the directories above them.
-func tarOf(t *testing.T, all ...file) []byte {
+func tarOf(t testing.TB, all ...file) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -101,7 +101,7 @@ func tarOf(t *testing.T, all ...file) []byte {
 }
 
 // busyboxSystem is a small system around an init, with its libraries behind a link, as systems have them now.
-func busyboxSystem(t *testing.T, init string) []byte {
+func busyboxSystem(t testing.TB, init string) []byte {
 	t.Helper()
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil || bytes.Contains(busybox, []byte("/ld-linux")) {
@@ -122,7 +122,7 @@ func busyboxSystem(t *testing.T, init string) []byte {
 }
 
 // loaded imports what a test has made.
-func loaded(t *testing.T, b *labtest.Bench, data []byte, i lab.Import) lab.Version {
+func loaded(t testing.TB, b *labtest.Bench, data []byte, i lab.Import) lab.Version {
 	t.Helper()
 	im, err := b.Import(t.Context(), bytes.NewReader(data), i, nil)
 	if err != nil {

@@ -81,7 +81,7 @@ func TestTailAndGrow(t *testing.T) {
 }
 
 // off switches a machine off and waits until it is.
-func off(t *testing.T, b *labtest.Bench, m lab.Machine) {
+func off(t testing.TB, b *labtest.Bench, m lab.Machine) {
 	t.Helper()
 	labtest.Say(t, b, lab.PowerMachine{Machine: m.Name, Want: "off"})
 	labtest.Until(t, b, "power off", func(s lab.Snapshot) bool { return s.Live[m.ID].Power == "off" })

@@ -16,7 +16,7 @@ import (
 const Patience = 4 * time.Minute
 
 // QEMU finds the tools for virtual machines, or skips the test with the reason.
-func QEMU(t *testing.T) qemu.Tools {
+func QEMU(t testing.TB) qemu.Tools {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: this test starts QEMU")
