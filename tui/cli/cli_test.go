@@ -325,7 +325,7 @@ func TestDocuments(t *testing.T) {
 		"machine ls", "machine show vm-1", "machine add nuc-1 --mac 00:11:22:33:44:55", "machine set nuc-1 note=x", "machine adopt 52:54:00:00:00:99 --name nuc-2",
 		"machine forget nuc-2 --confirm nuc-2", "image ls", "image show demo", "image import - --name debian", "image verify", "image rm debian@3 --confirm debian@3",
 		"stack ls", "stack show demo", "stack new tree --system demo", "stack edit tree --set cmdline=quiet", "stack check tree --machine vm-1", "stack diff tree demo", "stack rm tree", "kind ls", "image tag demo@1 stable", "image log demo", "boot hpt --on vm-1", "boot show 1", "queue ls", "queue mv 4 --first",
-		"queue rm 4", "boot retry 1", "capture demo --machine vm-1 --message x", "status", "doctor", "version",
+		"queue rm 4", "boot retry 1", "capture demo --machine vm-1 --message x", "stack sync hpt vm-1", "image rollback debian --to 1", "status", "doctor", "version",
 	} {
 		out := b.ok(line + " --json")
 		dec := json.NewDecoder(strings.NewReader(out))
