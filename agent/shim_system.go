@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path"
 	"runtime"
 	"strconv"
 	"strings"
@@ -75,28 +76,26 @@ func (b *beside) read(name string) string {
 
 // How long a system is given to come up. A systemd that is stuck on one unit still runs what it has started.
 const (
-	upMost   = 3 * time.Minute
+	upMost   = 5 * time.Minute
 	upQuiet  = 2 * time.Second
 	upQuiets = time.Minute // a plain init whose system never becomes quiet is up by then
 )
 
+// agentPath is where the agent lies in its initramfs, as /proc tells it.
+const agentPath = "/init"
+
 // Up waits until the system is up: systemd says so through the guard; of another init, a getty or two seconds without a new
-// process are the sign.
+// process are the sign. Which init it is shows only once it has begun, which takes a slow machine seconds.
 func (b *beside) Up(ctx context.Context) (string, error) {
-	if b.read("1/comm") == "systemd" {
-		limit := time.NewTimer(upMost)
-		defer limit.Stop()
-		select {
-		case <-b.gate.up:
-			return "systemd has reached its target", nil
-		case <-limit.C:
-			return fmt.Sprintf("systemd has not reached its target after %v, it is not waited for any longer", upMost), nil
-		case <-ctx.Done():
-			return "", context.Cause(ctx)
-		}
-	}
-	began, last, since := time.Now(), "", time.Now()
+	start := time.Now()
+	began, last, since := start, "", start
 	for {
+		switch one := b.exe("1"); {
+		case path.Base(one) == "systemd":
+			return b.target(ctx)
+		case one == agentPath && time.Since(start) < upQuiets: // it is still the agent
+			began, since = time.Now(), time.Now()
+		}
 		load := strings.Fields(b.read("loadavg")) // the last of its words is the newest process there was
 		if len(load) > 0 && load[len(load)-1] != last {
 			last, since = load[len(load)-1], time.Now()
@@ -113,6 +112,30 @@ func (b *beside) Up(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+}
+
+// target waits until systemd has reached its target.
+func (b *beside) target(ctx context.Context) (string, error) {
+	limit := time.NewTimer(upMost)
+	defer limit.Stop()
+	select {
+	case <-b.gate.up:
+		return "systemd has reached its target", nil
+	case <-limit.C:
+		return fmt.Sprintf("systemd has not reached its target after %v, it is not waited for any longer", upMost), nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// exe is the program of a process; empty where the kernel does not tell.
+func (b *beside) exe(process string) string {
+	buf := make([]byte, 4096)
+	n, err := unix.Readlinkat(b.proc, process+"/exe", buf)
+	if err != nil {
+		return ""
+	}
+	return string(buf[:n])
 }
 
 // getty says whether somebody can log in.
