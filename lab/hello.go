@@ -147,10 +147,10 @@ func (p Plan) writes() (all []Write) {
 	return all
 }
 
-// lazy says whether a layer may arrive while the system runs: its image offers it, and the boot has it. A kernel is needed
-// before there is a system.
+// lazy says whether a layer may arrive while the system runs: there is one, its image offers it, and the boot has it. A
+// kernel is needed before there is a system.
 func (p Plan) lazy(l PlanLayer) bool {
-	return l.Form != FormKernel && slices.ContainsFunc(p.Agreed, func(a Agreed) bool {
+	return l.Form != FormKernel && p.composed() && slices.ContainsFunc(p.Agreed, func(a Agreed) bool {
 		return a.Clause == Lazy && a.Given && slices.Contains(a.By, l.Ref)
 	})
 }

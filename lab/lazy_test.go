@@ -61,3 +61,18 @@ func TestLazyLayers(t *testing.T) {
 	b.in(id, Running)
 	b.wrote("lazy layers have arrived")
 }
+
+// Where no system follows, nothing is left for later.
+func TestLazyWantsASystem(t *testing.T) {
+	b := newBench(t)
+	b.must(AddVersion{Version: Version{Image: "root", Root: chunk.Sum([]byte{7}), Bytes: 64 << 20, Content: 10 << 20, Offers: Terms{Lazy: Optional}}, Kind: "system", Form: FormTree})
+	b.must(PutStack{Stack: Stack{Name: "st", Layers: []Ref{{Name: "root"}}, Asks: Terms{Lazy: Optional}}})
+	p, err := b.now().Resolve("st")
+	if err != nil || !p.writes()[0].Lazy {
+		t.Errorf("not lazy: %v, %+v", err, p.writes())
+	}
+	p.Start = StartLay
+	if p.writes()[0].Lazy {
+		t.Error("a layer of what only lies there is lazy")
+	}
+}

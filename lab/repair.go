@@ -122,7 +122,7 @@ func (s Snapshot) repairOrders(m Machine, b Boot, o Orders) Orders {
 func (m Machine) repaired(h Holding) Holding {
 	h.Over = nil
 	if i := slices.IndexFunc(m.Holds, func(x Holding) bool { return x.Is(h.DiskID) }); i >= 0 && m.Holds[i].Root == h.Root {
-		h.Over = m.Holds[i].Over
+		h.Over, h.Absent = m.Holds[i].Over, m.Holds[i].Absent
 	}
 	return h
 }
