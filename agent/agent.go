@@ -12,7 +12,11 @@
 //	peer.go       chunks from and for machines that lay the same image at the same time
 //	client.go     what is asked of the server
 //	device.go     the disk; disk.go, probe.go and inventory.go find out which there are and what is on them
+//	reset.go      how little of a disk that was proven is looked at again
 //	pid1.go       process 1: mounts, consoles, the end; net.go the network, handover.go the start of the user's system
+//	compose.go    a tree that is put together of its layers: compose_files.go writes into it, compose_scratch.go takes changes
+//	stage.go      the first root of the stack's own kernel, made here: stage_modinfo.go and stage_hardware.go find its modules;
+//	              stage_life.go is the agent's life in it
 //
 // The package refuses to know what a lab is, who may do what, and which disk is the right one: orders name it, by
 // serial number or WWN and size, and the agent opens no other for writing. It must not link what draws screens or keeps

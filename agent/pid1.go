@@ -72,7 +72,7 @@ func (p *pid1) live(ctx context.Context) error {
 	if _, err := os.Stat(stageFile); err == nil {
 		err := p.second(ctx)
 		io.WriteString(p.console, "::carte fail the system could not be put together: "+err.Error()+"\n")
-		return &Ended{Err: err, Again: true}
+		return &Ended{Err: &unstarted{err}, Again: true}
 	}
 	o := Options{
 		Server:    argument(p.cmdline, lab.ArgServer),
@@ -103,6 +103,9 @@ func (p *pid1) live(ctx context.Context) error {
 		return err
 	}}.Run(ctx)
 }
+
+// unstarted is why a second stage could not start its system. The server may know, from the console; it cannot be told.
+type unstarted struct{ error }
 
 // mounts puts the kernel's file systems where they belong. A folder that has one already is fine.
 func mounts() error {
@@ -167,7 +170,9 @@ func terminals() ([]io.ReadWriteCloser, error) {
 // show prints why the agent's life is over, so that it is still there when somebody comes.
 func (p *pid1) show(err error) {
 	next := "Nothing more happens here. Switch the machine off and on to try again."
-	if end := (*Ended)(nil); errors.As(err, &end) && end.Again {
+	if errors.As(err, new(*unstarted)) {
+		next = fmt.Sprintf("The machine restarts in %v and asks its server.", again)
+	} else if end := (*Ended)(nil); errors.As(err, &end) && end.Again {
 		next = fmt.Sprintf("The server knows. The machine restarts in %v and asks for its next attempt.", again)
 	} else if end != nil {
 		next = "The server knows, and does not try again by itself: carte boot show tells more."
