@@ -85,7 +85,11 @@ func (p layout) writeGroups(w *sticky, used, dirs []bool) (freeBlocks, freeInode
 		var bitmaps [2 * blockSize]byte
 		blockMap, inodeMap := bitmaps[:blockSize], bitmaps[blockSize:]
 		var fb, fi, nd uint32
-		for i := range uint32(blocksPerGroup) { // bits behind the end of the file system are set
+		blocks := uint32(blocksPerGroup)
+		if g*blocksPerGroup >= p.end && (g+1)*blocksPerGroup <= p.blocks && p.files == nil { // all is free, as most of a large disk
+			fb, blocks = blocks, 0
+		}
+		for i := range blocks { // bits behind the end of the file system are set
 			switch b := g*blocksPerGroup + i; {
 			case b >= p.blocks, p.taken(b):
 				blockMap[i/8] |= 1 << (i % 8)
