@@ -276,6 +276,9 @@ func (d *draft) life(k Kind, im Image, v AddVersion) (Image, error) {
 		if err != nil {
 			return im, k.broken(ClauseLifetime, "image %s lives with a machine, and %v; --machine NAME says which", im.Name, err)
 		}
+		if m.Name == "" {
+			return im, k.broken(ClauseLifetime, "image %s lives with a machine, and %s has no name yet: carte machine adopt %s --name NAME", im.Name, m.Label(), m.Label())
+		}
 		if im.Owner != "" && im.Owner != m.Name {
 			return im, k.broken(ClauseJoins, "image %s is %s's, and cannot be given to %s", im.Name, im.Owner, m.Name)
 		}

@@ -84,6 +84,9 @@ func CheckKinds(own []Kind) error {
 		if err := k.Check(); err != nil {
 			return err
 		}
+		if k.Joins && k.Lifetime != "machine" {
+			return fmt.Errorf("kind %s joins by itself; that is for kinds that live with a machine, whose stacks they join: lifetime = \"machine\": %w", k.Name, ErrInvalid)
+		}
 		if slices.ContainsFunc(all, func(x Kind) bool { return x.Name == k.Name }) {
 			return fmt.Errorf("kind %s is there twice: %w", k.Name, ErrInvalid)
 		}

@@ -38,6 +38,7 @@ func TestKindRefused(t *testing.T) {
 		`lifetime is "long"`:         {Name: "a", WrittenBack: "never", Lifetime: "long"},
 		"is never written back":      {Name: "a", WrittenBack: "never", Updates: true},
 		"what the other does not":    {Name: "a", WrittenBack: "changed", Updates: true, Shared: true},
+		"whose stacks they join":     {Name: "a", WrittenBack: "never", Joins: true},
 		"kind system is there twice": {Name: "system", WrittenBack: "never"},
 	} {
 		wantError(t, words, CheckKinds([]Kind{k}), ErrInvalid, words)
@@ -131,6 +132,10 @@ func TestExternalClauses(t *testing.T) {
 		}},
 		{ClauseLifetime, "a machine image of no machine", ErrRefused, func(b *bench) error {
 			return b.tries(add("m", "machine", FormFiles))
+		}},
+		{ClauseLifetime, "a machine image of a stranger", ErrRefused, func(b *bench) error {
+			b.script("52:54:00:00:00:77")
+			return b.tries(add("m", "machine", FormFiles, owned("52:54:00:00:00:77")))
 		}},
 		{ClauseLifetime, "a stack of what has died", ErrNotFound, func(b *bench) error {
 			b.pass(2 * time.Hour)

@@ -205,7 +205,8 @@ func (s Snapshot) planLayers(st Stack, m Machine) (all []PlanLayer, err error) {
 	refs := slices.Clone(st.Layers)
 	if slices.ContainsFunc(refs, func(r Ref) bool { return s.Images[r.Name].Form == FormTree }) {
 		for _, im := range s.ownedBy(m) {
-			if !slices.ContainsFunc(refs, func(r Ref) bool { return r.Name == im.Name }) {
+			k, err := s.KindOf(im.Kind)
+			if err == nil && k.Joins && !slices.ContainsFunc(refs, func(r Ref) bool { return r.Name == im.Name }) {
 				refs = append(refs, Ref{Name: im.Name})
 			}
 		}
