@@ -17,6 +17,7 @@
 //	compose.go    a tree that is put together of its layers: compose_files.go writes into it, compose_scratch.go takes changes
 //	stage.go      the first root of the stack's own kernel, made here: stage_modinfo.go and stage_hardware.go find its modules;
 //	              stage_life.go is the agent's life in it
+//	lazy.go       layers whose bytes come while the system runs, served by a process of their own: lazy_child.go
 //
 // The package refuses to know what a lab is, who may do what, and which disk is the right one: orders name it, by
 // serial number or WWN and size, and the agent opens no other for writing. It must not link what draws screens or keeps
