@@ -70,7 +70,7 @@ func TestAnyKeysAnySize(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(7, 77))
 	keys := someKeys()
-	m, _ := newTest(t, bench(), 80, 24, Options{})
+	m, _ := newTest(t, carte(), 80, 24, Options{})
 	var trail []string
 	for i := range pressed {
 		switch {
@@ -99,7 +99,7 @@ func TestAnyKeysAnySize(t *testing.T) {
 	}
 }
 
-var lists = map[action.Place]bool{action.Machines: true, action.Queue: true, action.Images: true, action.Stacks: true, needs: true}
+var lists = map[action.Place]bool{action.Machines: true, action.Queue: true, action.Images: true, action.Stacks: true, action.Compose: true, needs: true}
 
 // TestEverySize draws every place in every size from 1x1 up to 130x45.
 func TestEverySize(t *testing.T) {

@@ -283,6 +283,53 @@ func TestStackCheck(t *testing.T) {
 	t.Errorf("no remark can be mended: %+v", j.Remarks)
 }
 
+// A kernel is packed of its parts; what goes on from now on is a date.
+func TestImportKernelAndDates(t *testing.T) {
+	b := newBench(t)
+	kernel := filepath.Join(b.dir, "vmlinuz")
+	if err := os.WriteFile(kernel, []byte("a kernel"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.ok("image import hpt-2 --kernel " + kernel)
+	s, _ := b.desk.Watch(t.Context(), 0)
+	if im := s.Images["hpt-2"]; im.Form != lab.FormKernel || im.Kind != "system" {
+		t.Errorf("it is %+v", im)
+	}
+	for line, says := range map[string]string{
+		"image import x --kernel /nope":                             "/nope: no such thing",
+		"image import x --initrd " + kernel:                         "are beside --kernel",
+		"image import x --kernel " + kernel + " --name y":           "--name says another",
+		"image import x --form tree --kernel " + kernel:             "of the form kernel, not tree",
+		"image import x --kernel " + kernel + " --modules " + b.dir: "there are no modules in it",
+	} {
+		args, _ := splitLine(line)
+		if _, errs, code := b.run(args...); code == 0 || !strings.Contains(errs, says) {
+			t.Errorf("carte %s: exit %d %s want %q", line, code, errs, says)
+		}
+	}
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		until, lasts string
+		want         time.Time
+	}{
+		{"", "", time.Time{}},
+		{"2026-11-30", "", time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)},
+		{"2026-11-30 18:00", "", time.Date(2026, 11, 30, 18, 0, 0, 0, time.UTC)},
+		{"2026-11-30T18:00:00+01:00", "", time.Date(2026, 11, 30, 17, 0, 0, 0, time.UTC)},
+		{"", "90m", now.Add(90 * time.Minute)},
+		{"", "3d", now.Add(72 * time.Hour)},
+	} {
+		if got, err := deathOf(c.until, c.lasts, now); err != nil || !got.Equal(c.want) {
+			t.Errorf("until %q, for %q: %v, %v", c.until, c.lasts, got, err)
+		}
+	}
+	for _, lasts := range []string{"-1h", "0d", "1e9h", "d", "1w"} {
+		if got, err := deathOf("", lasts, now); err == nil {
+			t.Errorf("for %q: %v", lasts, got)
+		}
+	}
+}
+
 func TestStackFiles(t *testing.T) {
 	b := newBench(t)
 	b.furnish()

@@ -108,7 +108,7 @@ func release(dir string) (string, error) {
 
 // ofModules says whether a folder holds the modules of one release.
 func ofModules(dir string) bool {
-	for _, name := range []string{"modules.dep", "modules.order", "modules.builtin", "kernel"} {
+	for _, name := range []string{"modules.dep", "modules.order", "modules.builtin"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			return true
 		}
