@@ -77,7 +77,7 @@ func TestSaveAndLoad(t *testing.T) {
 		Machines: map[int64]lab.Machine{1: all[0].(lab.Machine)}, Images: map[string]lab.Image{"i": all[1].(lab.Image)},
 		Versions: map[string]lab.Version{"i@1": all[2].(lab.Version)}, Stacks: map[string]lab.Stack{"s": all[3].(lab.Stack)},
 		Boots: map[int64]lab.Boot{1: all[4].(lab.Boot)}, Addresses: map[lab.MAC]lab.Address{"52:54:00:00:00:01": all[5].(lab.Address)},
-		Badges: map[string]lab.Badge{"i@1": all[9].(lab.Badge)},
+		Badges:      map[string]lab.Badge{"i@1": all[9].(lab.Badge)},
 		LastMachine: 1, LastBoot: 1, LastFact: 2, LastMetric: 1,
 	}
 	if !reflect.DeepEqual(s, want) {

@@ -60,7 +60,8 @@ while [ $net = 0 ] && [ $n -lt 60 ]; do
 	n=$((n+1))
 done
 echo "::carte metric contract_network=$net"
-mkdir -p /carte/out && echo "boot $CARTE_BOOT" > /carte/out/contract
+[ -d /carte/out ] || mkdir -p /carte/out
+echo "boot $CARTE_BOOT" > /carte/out/contract
 echo "::carte done"
 `
 
