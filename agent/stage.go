@@ -108,7 +108,8 @@ func (h host) chooseModules(kernel, disk string) (dir string, files []string, er
 	if err != nil {
 		return "", nil, err
 	}
-	return dir, m.wanted(always, h.modaliases(disk)), nil
+	files, err = m.wanted(always, h.modaliases(disk))
+	return dir, files, err
 }
 
 func or(a, b string) string {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"carte/lab"
@@ -22,6 +23,7 @@ type modules struct {
 	needs   map[string][]string // by name: those that come before it; not all of them, but each has its own
 	aliases []alias             // in the order of the kernel's files
 	built   map[string]bool     // names that are in the kernel itself
+	unread  map[string]bool     // names of modules whose own facts have not been needed
 }
 
 // An alias is a pattern that a device's modalias, or a name, may match.
@@ -99,9 +101,21 @@ func moduleName(file string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// readInfos reads every module's own section of facts.
+// elsewhereThan are directories of modules that are for nothing between a machine and its disk or its network. There are
+// thousands of them, and what they are for is not read.
+var elsewhereThan = []string{
+	"kernel/sound", "kernel/net", "kernel/fs", "kernel/drivers/gpu", "kernel/drivers/media", "kernel/drivers/staging", "kernel/drivers/iio",
+	"kernel/drivers/hwmon", "kernel/drivers/input", "kernel/drivers/hid", "kernel/drivers/infiniband", "kernel/drivers/video", "kernel/drivers/leds",
+	"kernel/drivers/rtc", "kernel/drivers/w1", "kernel/drivers/watchdog", "kernel/drivers/comedi", "kernel/drivers/power", "kernel/drivers/thermal",
+	"kernel/drivers/target", "kernel/drivers/bluetooth", "kernel/drivers/edac", "kernel/drivers/accel", "kernel/drivers/mtd", "kernel/drivers/extcon",
+	"kernel/drivers/usb/serial", "kernel/drivers/usb/misc", "kernel/drivers/usb/gadget", "kernel/drivers/net/wireless", "kernel/drivers/net/can",
+}
+
+// readInfos lists the modules, and reads what those say of themselves that may be for this machine's hardware.
 func (m *modules) readInfos() error {
-	return filepath.WalkDir(m.dir, func(file string, e fs.DirEntry, err error) error {
+	m.unread = map[string]bool{}
+	var likely []string
+	err := filepath.WalkDir(m.dir, func(file string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
@@ -116,25 +130,41 @@ func (m *modules) readInfos() error {
 			return fmt.Errorf("%s is packed, and nobody has written down what it needs: run depmod where the kernel's files are, and import them again: %w", below, lab.ErrInvalid)
 		}
 		name := moduleName(file)
-		m.files[name] = below
-		info, err := modinfo(file)
-		if err != nil {
-			return fmt.Errorf("module %s: %w: %w", below, err, lab.ErrInvalid)
-		}
-		for line := range bytes.SplitSeq(info, []byte{0}) {
-			switch key, value, _ := strings.Cut(string(line), "="); key {
-			case "alias":
-				m.aliases = append(m.aliases, alias{value, name})
-			case "depends":
-				for _, n := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' }) {
-					m.needs[name] = append(m.needs[name], moduleName(n))
-				}
-			case "softdep":
-				m.soft(name, strings.Fields(value))
-			}
+		m.files[name], m.unread[name] = below, true
+		if !slices.ContainsFunc(elsewhereThan, func(dir string) bool { return strings.HasPrefix(below, dir+"/") }) {
+			likely = append(likely, name)
 		}
 		return nil
 	})
+	for _, name := range likely {
+		err = errors.Join(err, m.learn(name))
+	}
+	return err
+}
+
+// learn reads what a module says of itself, once.
+func (m *modules) learn(name string) error {
+	if !m.unread[name] {
+		return nil
+	}
+	delete(m.unread, name)
+	info, err := modinfo(filepath.Join(m.dir, m.files[name]))
+	if err != nil {
+		return fmt.Errorf("module %s: %w: %w", m.files[name], err, lab.ErrInvalid)
+	}
+	for line := range bytes.SplitSeq(info, []byte{0}) {
+		switch key, value, _ := strings.Cut(string(line), "="); key {
+		case "alias":
+			m.aliases = append(m.aliases, alias{value, name})
+		case "depends":
+			for _, n := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' }) {
+				m.needs[name] = append(m.needs[name], moduleName(n))
+			}
+		case "softdep":
+			m.soft(name, strings.Fields(value))
+		}
+	}
+	return nil
 }
 
 // modinfo is the section of a module in which it says what it is for: words with a zero byte behind each.
@@ -153,7 +183,7 @@ func modinfo(file string) ([]byte, error) {
 
 // wanted returns the files of the modules that names and modaliases lead to, each after those that it needs. What is built in, or
 // not there, is left out.
-func (m *modules) wanted(names, modaliases []string) (files []string) {
+func (m *modules) wanted(names, modaliases []string) (files []string, err error) {
 	seen := map[string]bool{}
 	var visit func(string)
 	byAlias := func(word string) {
@@ -168,6 +198,7 @@ func (m *modules) wanted(names, modaliases []string) (files []string) {
 			return
 		}
 		seen[name] = true
+		err = errors.Join(err, m.learn(name))
 		for _, n := range m.needs[name] {
 			visit(n)
 		}
@@ -183,5 +214,5 @@ func (m *modules) wanted(names, modaliases []string) (files []string) {
 	for _, w := range modaliases {
 		byAlias(w)
 	}
-	return files
+	return files, err
 }
