@@ -7,6 +7,7 @@
 # make bench-peers   the part that does the same work with other tools; IMAGES=DIR keeps its 7 GB elsewhere
 # make fuzz     every fuzz target for FUZZTIME
 # make golden   writes the golden files anew: look at the difference before you commit it
+# make shims    what lives beside a system that carte does not start, for five kinds of system, in bin/shims
 # make check    a clean clone builds and passes its tests without payload
 
 GO      ?= go
@@ -18,7 +19,7 @@ LDFLAGS_REPEATABLE = -s -w -buildid=
 KERNEL_MODULE      = github.com/gokrazy/kernel.amd64
 PAYLOAD            = netboot/payload/bin
 
-.PHONY: run test build payload e2e bench bench-peers fuzz golden check
+.PHONY: run test build payload e2e bench bench-peers fuzz golden check shims
 
 run:
 	@testdata/need run
@@ -76,6 +77,13 @@ payload:
 	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 $(GO) build $(GOFLAGS_REPEATABLE) -ldflags '$(LDFLAGS_REPEATABLE)' -o bin/payload/demo ./agent/demo
 	@for f in vmlinuz agent demo; do \
 		cmp -s bin/payload/$$f $(PAYLOAD)/$$f || { mv bin/payload/$$f $(PAYLOAD)/$$f && echo "payload: new $$f"; } || exit 1; \
+	done
+
+# The shim for images whose system carte's agent does not start; on Linux it is part of the agent.
+SHIMS = linux-amd64 linux-arm64 freebsd-amd64 netbsd-amd64 openbsd-amd64
+shims:
+	@for t in $(SHIMS); do \
+		CGO_ENABLED=0 GOOS=$${t%-*} GOARCH=$${t#*-} $(GO) build $(GOFLAGS_REPEATABLE) -ldflags '$(LDFLAGS_REPEATABLE)' -o bin/shims/carte-shim-$$t ./agent/shim/carte-shim || exit 1; \
 	done
 
 build: payload

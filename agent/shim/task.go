@@ -2,6 +2,8 @@ package shim
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 
 	"carte/lab"
 )
@@ -28,4 +30,23 @@ type Back struct {
 	Image string `json:"image"`
 	Upper string `json:"upper"`
 	Place string `json:"place"`
+}
+
+// FromCommandLine is the task on a kernel's command line: a server, how it is known, and a token.
+func FromCommandLine(line string) (t Task, err error) {
+	for _, word := range strings.Fields(line) {
+		name, value, _ := strings.Cut(word, "=")
+		switch name {
+		case lab.ArgServer:
+			t.Server = value
+		case lab.ArgPin:
+			t.Pin = value
+		case lab.ArgToken:
+			t.Token = value
+		}
+	}
+	if t.Server == "" || t.Token == "" {
+		return t, fmt.Errorf("the kernel's command line has no %s or no %s; this machine was not started by carte: %w", lab.ArgServer, lab.ArgToken, lab.ErrInvalid)
+	}
+	return t, nil
 }
