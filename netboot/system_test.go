@@ -79,6 +79,7 @@ func newSystems(t *testing.T) *systems {
 	stack("empty", "", "", "empty")
 	stack("bad", "a=1 && reboot", "", "live")
 	stack("own", "hugepages=64", lab.StartNetboot, "tree", "live")
+	stack("any", "", "", "tree", "live")
 	f.server = start(t, Config{Lab: f.lab, Chunks: f.store, Kernels: kernels, Home: s.home, Stages: s.stages})
 	return s
 }
@@ -253,6 +254,29 @@ func TestStageLost(t *testing.T) {
 	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungHandover, Proven: true}))
 	s.script(m, "", fmt.Sprintf("/kernel?m=%d initrd=initrd", m.ID))
 	s.in(boot(), lab.Starting, 1, "")
+}
+
+// A machine that could not replace its kernel, and restarts instead, is given the same by iPXE: its agent has sent the stage.
+func TestKexecFallsBack(t *testing.T) {
+	s := newSystems(t)
+	m, boot := s.queue("any", "vm-any", lab.Virtual{})
+	a := s.agent()
+	a.key = strings.Repeat("05", 32)
+	a.want(200, `"fallback":true`, "POST", lab.PathClaim, s.claimOf("vm-any", a.key))
+	a.want(200, "", "POST", lab.PathStage, []byte("stage"))
+	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungWrite, Writing: true}))
+	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungHandover, Proven: true}))
+	if code, _ := s.get(fmt.Sprintf("/system/initrd?m=%d", m.ID)); code != 404 {
+		t.Errorf("while it replaces its kernel: %d", code)
+	}
+	s.script(m, "", fmt.Sprintf("/system/kernel?m=%d initrd=initrd", m.ID))
+	if b := boot(); b.Plan.Start != lab.StartNetboot || s.machine("vm-any").Kexec.Failed == "" {
+		t.Errorf("it starts by %s, and of its machine is known %+v", b.Plan.Start, s.machine("vm-any").Kexec)
+	}
+	if code, text := s.get(fmt.Sprintf("/system/initrd?m=%d", m.ID)); code != 200 || text != "stage" {
+		t.Errorf("initrd: %d %q", code, text)
+	}
+	s.in(boot(), lab.Handover, 0, "")
 }
 
 // What a running system sends home is its own, and a refusal reaches it.
