@@ -50,14 +50,15 @@ func (u uppers) changes(b shim.Back) shim.Entries {
 			yield(shim.Entry{}, fmt.Errorf("%s: its upper layer was not handed over: %w", b.Image, lab.ErrNotFound))
 			return
 		}
-		layerEntries(dir)(yield)
+		layerEntries(dir, b.Place)(yield)
 	}
 }
 
-// layerEntries walks an upper layer. The file stays open, and the caller's.
-func layerEntries(top *os.File) shim.Entries {
+// layerEntries walks an upper layer that is mounted at place. What lies in /carte/out goes home in another way, and is no
+// change of an image. The file stays open, and the caller's.
+func layerEntries(top *os.File, place string) shim.Entries {
 	return func(yield func(shim.Entry, error) bool) {
-		w := &layerWalk{yield: yield, links: map[inode]string{}}
+		w := &layerWalk{yield: yield, links: map[inode]string{}, place: place}
 		w.folder(top, "")
 	}
 }
@@ -67,6 +68,7 @@ type inode struct{ dev, ino uint64 }
 type layerWalk struct {
 	yield func(shim.Entry, error) bool
 	links map[inode]string // of files with more than one name, the first
+	place string
 }
 
 // folder yields what is in an open folder. false: no more is wanted.
@@ -101,6 +103,9 @@ func (w *layerWalk) fail(at string, err error) bool {
 func (w *layerWalk) one(dir *os.File, at, name string) bool {
 	var st unix.Stat_t
 	full := path.Join(at, name)
+	if path.Join(w.place, full) == lab.OutPlace {
+		return true
+	}
 	err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if err == unix.ENOENT {
 		return true // it went away meanwhile

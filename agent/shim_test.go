@@ -2,6 +2,7 @@ package agent
 
 import (
 	"archive/tar"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -350,5 +351,44 @@ func TestShimRestarts(t *testing.T) {
 		"/base/carte/project/run": "#!/bin/sh\ntrap '' TERM\necho begun\nsleep 1000\n"})
 	if err := <-h.ended; err == nil || !strings.Contains(err.Error(), "hangup") {
 		t.Errorf("the system ended with %v, want its restart (hangup)", err)
+	}
+}
+
+// The guard sees the system up, holds its end until all is home, and then lets it go.
+func TestGuard(t *testing.T) {
+	g := newGate()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	var guard *exec.Cmd
+	for up := false; !up; { // until the gate listens
+		guard = exec.Command("/proc/self/exe")
+		guard.Args = []string{GuardName}
+		if err := guard.Start(); err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan struct{})
+		go func() { guard.Wait(); close(over) }()
+		select {
+		case <-g.up:
+			up = true
+			defer func() { guard.Process.Kill(); <-over }()
+			guard.Process.Signal(unix.SIGTERM)
+			<-g.down
+			select {
+			case <-over:
+				t.Error("the guard let the system go before all was home")
+			default:
+			}
+			close(g.away)
+			<-over
+			if code := guard.ProcessState.ExitCode(); code != 0 {
+				t.Errorf("the guard ended with %d", code)
+			}
+		case <-over:
+		case err := <-ended:
+			t.Fatalf("the gate ended: %v", err)
+		}
 	}
 }
