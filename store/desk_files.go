@@ -48,10 +48,11 @@ func madeOf(src *media.Source, i lab.Import) (string, error) {
 	return "", nil
 }
 
-// maxProgram is the most bytes of a kernel that comes as one file, and kernelRoom what a kernel image has free: nobody writes to it.
+// maxProgram is the most bytes of a kernel that comes as one file, and filesRoom what files and kernels have free: nobody
+// writes to them where they lie, so this is for their next versions.
 const (
 	maxProgram = 1 << 30
-	kernelRoom = 16 << 20
+	filesRoom  = 16 << 20
 )
 
 // files makes a file system of what an import is made of, says in v what is in it, and returns what is odd about it. The file system is read from the
@@ -70,8 +71,8 @@ func (d *Desk) files(ctx context.Context, src *media.Source, i lab.Import, made 
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	opt := media.TreeOptions{Label: i.Name[:min(len(i.Name), 16)], UUID: nameID(i.Name), Size: i.Size}
-	if i.Form == lab.FormKernel {
-		opt.Room = kernelRoom
+	if i.Form != lab.FormTree {
+		opt.Room = filesRoom
 	}
 	var parent io.ReaderAt
 	var size int64
