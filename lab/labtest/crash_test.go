@@ -36,7 +36,7 @@ func TestServerKilledAtEveryRung(t *testing.T) {
 		{"manifest", lab.RungProbe, lab.Working},
 		{"hash", lab.RungHash, lab.Working},
 		{"fetch", lab.RungFetch, lab.Working},
-		{"chunks", lab.RungProbe, lab.Working}, // the first is the head of the image, to fit the partition table
+		{"head", lab.RungProbe, lab.Working}, // the first chunks that are asked for, to fit the partition table
 		{"write", lab.RungWrite, lab.Working},
 		{"verify", lab.RungVerify, lab.Working},
 		{"proven", lab.RungVerify, lab.Working},

@@ -21,6 +21,7 @@ type halt struct {
 	at   string // as stepOf calls it
 	lose bool   // the answer is lost when the machine goes on; else it arrives
 
+	chunked atomic.Bool // chunks were asked for
 	armed   atomic.Bool
 	reached chan struct{}
 	goOn    chan struct{}
@@ -50,7 +51,14 @@ func (h *halt) on() { h.goOn <- struct{}{} }
 
 func (h *halt) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := h.wire.RoundTrip(r)
-	if err != nil || resp.StatusCode != http.StatusOK || stepOf(r, resp) != h.at || !h.armed.CompareAndSwap(true, false) {
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	step := stepOf(r, resp)
+	if step == "chunks" && h.chunked.CompareAndSwap(false, true) {
+		step = "head" // of the image, which is read to fit the partition table
+	}
+	if step != h.at || !h.armed.CompareAndSwap(true, false) {
 		return resp, err
 	}
 	if !h.lose {
