@@ -90,7 +90,8 @@ func startShim(task shimTask, gate int) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return p.Pid, p.Release()
+	pid = p.Pid // Release forgets it
+	return pid, p.Release()
 }
 
 // memfd is a file in memory alone; it is read from its beginning.
