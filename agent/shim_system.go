@@ -135,7 +135,7 @@ func (b *beside) exe(process string) string {
 	if err != nil {
 		return ""
 	}
-	return string(buf[:n])
+	return strings.TrimSuffix(string(buf[:n]), " (deleted)")
 }
 
 // getty says whether somebody can log in.

@@ -15,6 +15,7 @@ import (
 // difference moves each time. In place of a system that boots from the disk, which takes minutes here (TestDebian), the
 // test mounts the machine's disk while the machine is off, writes and deletes files as that system would, and unmounts it.
 func TestCaptureUnderQEMU(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	p := labtest.RealPayload(t)
 	b := labtest.New(t, netboot.Config{Payload: p})

@@ -228,6 +228,7 @@ func resetLimit(x lab.Boot) time.Duration {
 // A tree, files over it, files at places of their own and small texts are one system, which runs from memory or from the disk; none
 // of its layers ever changes, what it changed is gone at its next start, and a reset that trusts what was proven is done in a second.
 func TestCompose(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	b := labtest.New(t, netboot.Config{Payload: labtest.RealPayload(t)})
 	vms := labtest.NewVMs(t, b)
@@ -304,6 +305,7 @@ echo "::carte metric release=$(uname -r | cut -d. -f1)"
 // A tree runs under the stack's own kernel, which takes the place of carte's, or is loaded by the firmware's way of booting: the agent
 // makes the first root for it, of modules that nobody has listed.
 func TestComposeUnderOwnKernel(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	for _, c := range []struct {
 		start    lab.Start

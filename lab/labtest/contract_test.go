@@ -16,6 +16,7 @@ import (
 // A small system that declares clauses is tested by the command, in a virtual machine that is made for it: what it declares is kept, what cannot be told
 // says why, the badge stays with the version, and nothing else of the test does.
 func TestContract(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	labtest.RealPayload(t)
 	s := labtest.Serve(t)

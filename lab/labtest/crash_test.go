@@ -21,6 +21,7 @@ const crashDisk = 8 << 20
 // is started again. The machine went on meanwhile, or asks again. Its boot ends done at the first attempt, so does the
 // next one in its queue, the disk is written once, and everything that was acknowledged is there.
 func TestServerKilledAtEveryRung(t *testing.T) {
+	t.Parallel()
 	s := labtest.Serve(t, labtest.SmallFiles(t)...)
 	v := labtest.Import(t, s, "deb", lab.FormDisk, labtest.Image(3<<20+12345, 1))
 	for n, c := range []struct {

@@ -21,6 +21,7 @@ import (
 // A virtual machine dies with the server that runs it, whatever its boot is doing, and the server that comes after boots
 // it anew: to the end, without a strike, and with no QEMU left over.
 func TestServerKilledUnderQEMU(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	labtest.RealPayload(t)
 	s := labtest.Serve(t)

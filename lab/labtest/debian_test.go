@@ -31,6 +31,7 @@ func debian(t *testing.T) string {
 // A real operating system is flashed by the agent onto a blank disk, boots from it to its login prompt, is flashed again
 // without a byte moving, and is restored to the byte, and without the wire, after it has changed files; under both firmwares.
 func TestDebian(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	p := labtest.RealPayload(t)
 	file := debian(t)

@@ -52,6 +52,7 @@ func rootOf(t *testing.T, file string) *io.SectionReader {
 // A Debian tree with a layer of files, a project and a rendered host name is exported as one disk. It is sound to the tools that read such disks, two
 // exports are the same to the byte, and it boots to its login under BIOS and UEFI with no carte anywhere; what the layers brought is there.
 func TestExportDisk(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	if _, err := media.FindBootTools(); err != nil {
 		labtest.Lacking(t, err)

@@ -18,6 +18,7 @@ import (
 // to carte's own end of the disk, where the machine image is mounted and given back. When the guest has changed the disk,
 // all that is laid again comes from that end.
 func TestTailAndGrow(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	p := labtest.RealPayload(t)
 	b := labtest.New(t, netboot.Config{Payload: p})

@@ -190,6 +190,7 @@ func measureLazy(t testing.TB, bytes int, rate float64) (f lazyFigures) {
 // With 300 MB in lazy layers and 5 MB a second, a system reaches its target before a fifth of them has arrived; the rest comes
 // while it runs, and is read straight from the disk then. With all on the disk, nothing is waited for, and nothing comes.
 func TestLazy(t *testing.T) {
+	t.Parallel()
 	const bytes, rate = 300_000_000, 5e6
 	f := measureLazy(t, bytes, rate)
 	if f.early > bytes/5 {

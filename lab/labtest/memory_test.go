@@ -54,6 +54,7 @@ func runsIn(t *testing.T, b *labtest.Bench, vms *labtest.VMs, stack string, vm l
 // A kernel runs in memory, alone: a live Linux with its initial RAM disk under both firmwares, and two that are no Linux. The
 // first thing that it writes on the console ends the boot. What the firmware cannot start is refused before the machine has it.
 func TestMemory(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	p := labtest.RealPayload(t)
 	dir := debs(t, "memtest86+", "xen-hypervisor-4.17-amd64")

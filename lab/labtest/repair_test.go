@@ -16,6 +16,7 @@ const repairedInit = "#!/bin/sh\necho '::carte done'\nexec /bin/busybox poweroff
 // A machine whose base was damaged is repaired twice: at once with --reflash-base, and from the shell on its console. Either time the base is proven
 // again, and not a byte of the user's image, nor of what lies behind it, has changed. The shell shows files, disks, file systems and boot entries.
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	b := labtest.New(t, netboot.Config{Payload: labtest.RealPayload(t)})
 	vms := labtest.NewVMs(t, b)

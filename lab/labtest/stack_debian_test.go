@@ -124,6 +124,7 @@ func load(t *testing.T, d lab.Desk, from any, i lab.Import) lab.Imported {
 // What it writes never reaches the base; what its project leaves comes home; what the user changed becomes a version, and
 // what nobody changed costs nothing; the loan ends at its date.
 func TestDebianStack(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	p := labtest.RealPayload(t)
 	tree, kernels := debianParts(t)

@@ -26,6 +26,7 @@ exec /bin/busybox poweroff -f
 
 // A folder with a static busybox becomes a tree that boots. Its next version, with another kernel, moves that kernel and little more.
 func TestBusyboxTree(t *testing.T) {
+	t.Parallel()
 	labtest.QEMU(t)
 	p := labtest.RealPayload(t)
 	busybox, err := os.ReadFile("/bin/busybox")
