@@ -94,7 +94,7 @@ func TestExportDisk(t *testing.T) {
 	}
 	for _, uefi := range []bool{false, true} {
 		t.Run(map[bool]string{false: "bios", true: "uefi"}[uefi], func(t *testing.T) {
-			g := labtest.VM(t, qemu.Spec{Dir: besides(t, out.Name()), Disk: st.Size(), UEFI: uefi, ROM: qemu.ROMNone})
+			g := labtest.VM(t, qemu.Spec{Dir: besides(t, out.Name()), Disk: st.Size(), DiskFirst: true, UEFI: uefi, ROM: qemu.ROMNone})
 			shows := func(words string) {
 				t.Helper()
 				g.ShowsIn(t, labtest.Long, words)

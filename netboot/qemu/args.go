@@ -45,7 +45,7 @@ func args(t Tools, s Spec) []string {
 	if s.Disk > 0 {
 		a = append(a,
 			"-drive", "if=none,id=disk,format=raw,discard=unmap,file="+quote(filepath.Join(s.Dir, diskFile)),
-			"-device", "virtio-blk-pci,drive=disk,bootindex=2,serial="+quote(s.Serial))
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk,bootindex=%d,serial=%s", diskOrder, quote(s.Serial)))
 	}
 	if s.UUID != "" {
 		a = append(a, "-uuid", s.UUID)
@@ -83,9 +83,21 @@ func machineArgs(t Tools, s Spec) []string {
 	}
 }
 
-// wireArgs: the network goes before the disk in the boot order, always. What a
-// machine boots is decided by the answer to its card; a script that only says
-// "exit" goes on to the disk.
+// The boot order: the network goes before the disk. What a machine boots is decided
+// by the answer to its card; a script that only says "exit" goes on to the disk.
+const (
+	cardOrder = 1
+	diskOrder = 2
+)
+
+// later puts the card behind the disk, where that goes first.
+func (s Spec) later() int {
+	if s.DiskFirst {
+		return diskOrder
+	}
+	return 0
+}
+
 func wireArgs(s Spec) []string {
 	netdev := "user,id=net,restrict=off"
 	switch {
@@ -96,7 +108,7 @@ func wireArgs(s Spec) []string {
 	case s.Boot != "":
 		netdev += ",bootfile=" + quote(s.Boot)
 	}
-	card := "virtio-net-pci,netdev=net,bootindex=1,mac=" + s.MAC.String()
+	card := fmt.Sprintf("virtio-net-pci,netdev=net,bootindex=%d,mac=%s", cardOrder+s.later(), s.MAC)
 	switch s.ROM {
 	case ROMiPXE:
 	case ROMNone:

@@ -20,10 +20,11 @@ type Spec struct {
 	Name string // for people and the process list
 	Dir  string // folder of disk.raw and efivars.fd; made when it is not there
 
-	Disk   int64 // bytes of the disk when it is made; 0 is a machine without a disk
-	Memory int64 // bytes, rounded up to whole MiB
-	CPUs   int   // at least 1
-	UEFI   bool  // OVMF instead of SeaBIOS
+	Disk      int64 // bytes of the disk when it is made; 0 is a machine without a disk
+	DiskFirst bool  // the disk comes before the network in the boot order: a machine of somebody's own
+	Memory    int64 // bytes, rounded up to whole MiB
+	CPUs      int   // at least 1
+	UEFI      bool  // OVMF instead of SeaBIOS
 
 	MAC    net.HardwareAddr // of the only network card, 6 bytes
 	Serial string           // of the disk, at most 20 ASCII characters (virtio's limit)
