@@ -69,10 +69,9 @@ func growMounted(dir string, room int64) (was, is int64, err error) {
 	return was, int64(st.Blocks) * st.Bsize, nil
 }
 
-// settle does what is to be done on a disk that is proven and closed, before its system starts: the last partition's file
-// system takes its new room, and the machine image gets its note.
+// settle gives the last partition's file system its new room, on a disk that is proven and closed.
 func (w *work) settle(ctx context.Context) error {
-	if w.Node == nil || w.grown.Bytes == 0 && w.orders.Tail.None() {
+	if w.Node == nil || w.grown.Bytes == 0 {
 		return nil
 	}
 	node, err := w.Node(w.orders.Disk)
@@ -86,12 +85,22 @@ func (w *work) settle(ctx context.Context) error {
 		}
 		w.say("the file system of partition %d has grown from %s to %s", p.Number, lab.Bytes(was), lab.Bytes(is))
 	}
-	if !w.orders.Tail.None() {
-		if err := w.note(node); err != nil { // no boot fails for a note
-			w.say("%v", err)
-		}
-	}
 	return context.Cause(ctx)
+}
+
+// noted writes a line about this boot into the machine image, where there is one. No boot fails for a note.
+func (w *work) noted(context.Context) error {
+	if w.Node == nil || w.orders.Tail.None() {
+		return nil
+	}
+	node, err := w.Node(w.orders.Disk)
+	if err == nil {
+		err = w.note(node)
+	}
+	if err != nil {
+		w.say("%v", err)
+	}
+	return nil
 }
 
 // notesMost is the length, in bytes, from which on the machine's notes are begun anew; the old ones are kept once.

@@ -195,13 +195,19 @@ func (w *work) climb(ctx context.Context) error {
 		w.say("%s", words)
 	}
 	undo := func() error { return nil }
-	if w.Prepare != nil {
-		var err error
+	err := group{w.noted, func(ctx context.Context) (err error) { // each waits for the disk more than for the other
+		if w.Prepare == nil {
+			return nil
+		}
 		if undo, err = w.Prepare(ctx, w.ready()); err != nil {
 			return fmt.Errorf("prepare the start: %w", err)
 		}
+		return nil
+	}}.Run(ctx)
+	if err != nil {
+		return err
 	}
-	err := w.reach(ctx, 0, lab.Report{Rung: lab.RungHandover})
+	err = w.reach(ctx, 0, lab.Report{Rung: lab.RungHandover})
 	if err != nil {
 		if e := undo(); e != nil {
 			w.say("what was prepared could not be taken back: %v", e)
