@@ -48,7 +48,7 @@ is() { test "$2" = "$3" || { echo "::carte fail $1 is '$2' and not '$3'"; exit 1
 echo "::carte metric kernel=$(uname -r | cut -d. -f2) minor"
 echo "::carte metric units=$(systemctl list-units --state=active --no-legend | wc -l)"
 is "the host's name" "$(cat /etc/hostname)" vm
-is "ann's file" "$(cat /home/ann/hello)" hello
+is "ann's file" "$(cat /home/ann/hello)" $CARTE_PARAM_HELLO
 is "the loan" "$(cat /srv/data/lent)" lent
 is "the kernel line" "$(grep -o 'pages=[0-9]*' /proc/cmdline)" "pages=$CARTE_PARAM_PAGES"
 mkdir -p /carte/out/deep
@@ -142,7 +142,7 @@ func TestDebianStack(t *testing.T) {
 	stack := func(name string, start lab.Start) {
 		labtest.Say(t, b, lab.PutStack{Stack: lab.Stack{
 			Name: name, Layers: []lab.Ref{{Name: "debian"}, {Name: name}, {Name: "home"}, {Name: "work"}, {Name: "loan"}},
-			Cmdline: "quiet pages={pages}", Params: map[string]string{"pages": "512", "junk": "64", "change": "no"},
+			Cmdline: "quiet pages={pages}", Params: map[string]string{"pages": "512", "junk": "64", "change": "no", "hello": "hello"},
 			Start: start, Upper: lab.UpperDisk, Files: []lab.TextFile{{Path: "/etc/hostname", Text: "{machine}\n"}},
 			Asks: lab.Terms{lab.Autostart: lab.Required, lab.Results: lab.Required, lab.Overlay: lab.Required},
 		}})
@@ -209,8 +209,9 @@ func TestDebianStack(t *testing.T) {
 		st.Reset = lab.ResetTrust
 		return st
 	}()})
-	run("old", nil, 1) // the changed home moves
-	third := run("old", nil, 1)
+	changed := map[string]string{"hello": "changed"}
+	run("old", changed, 1) // the changed home moves
+	third := run("old", changed, 1)
 	t.Logf("the second use: from orders to the handover %v; %s", rungTime(third, lab.RungProbe, lab.RungHandover), third.MovedWords())
 	if third.Moved.Written > 0 || third.Moved.Fetched > 0 {
 		t.Errorf("the second use of a stack moved %s", third.Moved.Words())
