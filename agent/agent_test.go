@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"carte/agent/shim"
 	"carte/lab"
 )
 
@@ -180,7 +181,7 @@ func TestRunServerComesLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	nobody.Close()
-	config, err := pinned(o.Pin)
+	config, err := shim.Pinned(o.Pin)
 	if err != nil {
 		t.Fatal(err)
 	}

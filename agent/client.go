@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
-	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -18,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"carte/agent/shim"
 	"carte/lab"
 	"carte/lab/chunk"
 )
@@ -56,7 +54,7 @@ func newClient(o Options, v *voice) (*client, error) {
 	if c.http != nil {
 		return c, nil
 	}
-	config, err := pinned(o.Pin)
+	config, err := shim.Pinned(o.Pin)
 	if err != nil && u.Scheme == "https" {
 		return nil, err
 	}
@@ -72,29 +70,6 @@ func newClient(o Options, v *voice) (*client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil
-}
-
-// pinned trusts the one certificate whose SHA-256 is pin, and nothing else: no authority, no name, no date. The agent's
-// clock may be wrong and its machine has never seen an authority.
-func pinned(pin string) (*tls.Config, error) {
-	want, err := hex.DecodeString(pin)
-	if err != nil || len(want) != sha256.Size {
-		return nil, fmt.Errorf("%s=%q is not a SHA-256 in hexadecimal digits: %w", lab.ArgPin, pin, lab.ErrInvalid)
-	}
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		InsecureSkipVerify: true, // VerifyConnection does it, on every handshake
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if len(s.PeerCertificates) == 0 {
-				return errors.New("the server showed no certificate")
-			}
-			got := sha256.Sum256(s.PeerCertificates[0].Raw)
-			if subtle.ConstantTimeCompare(got[:], want) != 1 {
-				return errors.New("who answers is not who this machine was told of: another certificate")
-			}
-			return nil
-		},
-	}, nil
 }
 
 // claim redeems the token.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"carte/agent/shim"
 	"carte/lab"
 	"carte/lab/chunk"
 )
@@ -53,7 +54,7 @@ type peer struct {
 }
 
 func newPeer(x lab.Peer) (*peer, error) {
-	config, err := pinned(x.Pin)
+	config, err := shim.Pinned(x.Pin)
 	if err != nil {
 		return nil, err
 	}

@@ -38,24 +38,15 @@ type QueueCapture struct {
 }
 
 func (v QueueCapture) decide(d *draft) error {
-	m, err := d.Find(v.Machine)
+	m, err := d.adopted(v.Machine)
 	if err != nil {
 		return err
-	}
-	if m.Standing != Adopted {
-		return fmt.Errorf("%s is %s; carte machine adopt %s --name NAME comes first: %w", m.Label(), m.Standing, m.Label(), ErrRefused)
 	}
 	p, err := d.planCapture(m, v)
 	if err != nil {
 		return err
 	}
-	order := int64(0)
-	for _, b := range d.Boots {
-		order = max(order, b.Order)
-	}
-	id := d.LastBoot + 1
-	d.put(Boot{ID: id, Machine: m.ID, Plan: p, State: Queued, Order: order + 1, Climbs: []Climb{}, Metrics: map[string]Metric{}, Queued: d.at, Since: d.at})
-	d.fact(m.ID, id, "boot %d: %s from %s queued", id, p.Stack, m.Label())
+	d.enqueue(m, p)
 	return nil
 }
 
@@ -219,11 +210,7 @@ func (s Snapshot) captureOrders(m Machine, b Boot, o Orders) Orders {
 // Capturing returns the boot for which an agent's key gives the right to send chunks: a capture that it works on, or one
 // that it has just ended.
 func (l *Lab) Capturing(ctx context.Context, key string) (Boot, error) {
-	s, err := l.Watch(ctx, 0)
-	if err != nil {
-		return Boot{}, err
-	}
-	m, err := s.byKey(key)
+	s, m, err := l.keyed(ctx, key)
 	if err != nil {
 		return Boot{}, err
 	}

@@ -21,11 +21,7 @@ const (
 // Staging returns the boot for which an agent's key gives the right to send a second stage: one that it works on, and whose
 // kernel the server may have to hand out.
 func (l *Lab) Staging(ctx context.Context, key string) (Boot, error) {
-	s, err := l.Watch(ctx, 0)
-	if err != nil {
-		return Boot{}, err
-	}
-	m, err := s.byKey(key)
+	s, m, err := l.keyed(ctx, key)
 	if err != nil {
 		return Boot{}, err
 	}

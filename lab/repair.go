@@ -31,24 +31,15 @@ type Typist interface {
 }
 
 func (v QueueRepair) decide(d *draft) error {
-	m, err := d.Find(v.Machine)
+	m, err := d.adopted(v.Machine)
 	if err != nil {
 		return err
-	}
-	if m.Standing != Adopted {
-		return fmt.Errorf("%s is %s; carte machine adopt %s --name NAME comes first: %w", m.Label(), m.Standing, m.Label(), ErrRefused)
 	}
 	p, err := d.planRepair(m, v)
 	if err != nil {
 		return err
 	}
-	order := int64(0)
-	for _, b := range d.Boots {
-		order = max(order, b.Order)
-	}
-	id := d.LastBoot + 1
-	d.put(Boot{ID: id, Machine: m.ID, Plan: p, State: Queued, Order: order + 1, Climbs: []Climb{}, Metrics: map[string]Metric{}, Queued: d.at, Since: d.at})
-	d.fact(m.ID, id, "boot %d: repair of %s queued", id, m.Label())
+	d.enqueue(m, p)
 	return nil
 }
 

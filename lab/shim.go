@@ -120,11 +120,7 @@ const maxResults = 10000
 
 // Running returns the boot for which a shim's key gives the right to send: one whose system runs.
 func (l *Lab) Running(ctx context.Context, key string) (Boot, error) {
-	s, err := l.Watch(ctx, 0)
-	if err != nil {
-		return Boot{}, err
-	}
-	m, err := s.byKey(key)
+	s, m, err := l.keyed(ctx, key)
 	if err != nil {
 		return Boot{}, err
 	}

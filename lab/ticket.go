@@ -96,15 +96,19 @@ func (s Snapshot) byKey(key string) (Machine, error) {
 	return Machine{}, fmt.Errorf("this key is no longer, or never was, an agent's: %w", ErrDenied)
 }
 
+// keyed returns the lab as it is now, and the machine whose agent or shim has that key.
+func (l *Lab) keyed(ctx context.Context, key string) (s Snapshot, m Machine, err error) {
+	if s, err = l.Watch(ctx, 0); err == nil {
+		m, err = s.byKey(key)
+	}
+	return s, m, err
+}
+
 // Allowed returns the roots that an agent's key gives the right to read: those of the boot it claimed, while that boot is
 // being worked on, and of what its disk held before; then those of its lazy layers, for as long as the machine is not started
 // anew.
 func (l *Lab) Allowed(ctx context.Context, key string) (roots []chunk.ID, err error) {
-	s, err := l.Watch(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	m, err := s.byKey(key)
+	s, m, err := l.keyed(ctx, key)
 	if err != nil {
 		return nil, err
 	}

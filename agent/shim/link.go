@@ -53,7 +53,7 @@ func newLink(t Task, o Options) (*link, error) {
 	if l.http != nil {
 		return l, nil
 	}
-	config, err := pinned(t.Pin)
+	config, err := Pinned(t.Pin)
 	if err != nil && u.Scheme == "https" {
 		return nil, err
 	}
@@ -72,11 +72,12 @@ func newLink(t Task, o Options) (*link, error) {
 	return l, nil
 }
 
-// pinned trusts the one certificate whose SHA-256 is pin, and nothing else: no authority, no name, no date.
-func pinned(pin string) (*tls.Config, error) {
+// Pinned trusts the one certificate whose SHA-256 is pin, 64 hexadecimal digits, and nothing else: no authority, no name, no date.
+// The machine's clock may be wrong, and it has never seen an authority.
+func Pinned(pin string) (*tls.Config, error) {
 	want, err := hex.DecodeString(pin)
 	if err != nil || len(want) != sha256.Size {
-		return nil, fmt.Errorf("pin %q is not a SHA-256 in hexadecimal digits: %w", pin, lab.ErrInvalid)
+		return nil, fmt.Errorf("%s=%q is not a SHA-256 in hexadecimal digits: %w", lab.ArgPin, pin, lab.ErrInvalid)
 	}
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,

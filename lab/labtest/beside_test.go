@@ -10,7 +10,6 @@ import (
 	"carte/lab/ext4"
 	"carte/lab/labtest"
 	"carte/netboot"
-	"carte/netboot/payload"
 )
 
 // One machine runs a system of several layers, then a whole disk, then a kernel in memory, then the layers again. Each takes the
@@ -23,19 +22,7 @@ func TestBeside(t *testing.T) {
 	vms := labtest.NewVMs(t, b)
 	c := compose(t, b, strings.NewReplacer("JUNK", "1", "MORE", ":").Replace(composeInit))
 	whole := labtest.Import(t, b, "whole", lab.FormDisk, partitioned(t, 32<<20))
-	kernel, err := p.Kernel()
-	if err != nil {
-		t.Fatal(err)
-	}
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		labtest.Lacking(t, err)
-	}
-	initrd, err := payload.Initramfs(busybox)
-	if err != nil {
-		t.Fatal(err)
-	}
-	load(t, b, archive(t, map[string]string{"boot/vmlinuz-1": string(kernel), "boot/initrd.img-1": string(initrd)}), lab.Import{Name: "live", Kind: "system", Form: lab.FormKernel})
+	load(t, b, liveSystem(t, p), lab.Import{Name: "live", Kind: "system", Form: lab.FormKernel})
 	labtest.Say(t, b, lab.PutStack{Stack: c.stack},
 		lab.PutStack{Stack: lab.Stack{Name: "disk", Layers: []lab.Ref{whole.Ref()}, Until: lab.RungHandover}},
 		lab.PutStack{Stack: lab.Stack{Name: "live", Layers: []lab.Ref{{Name: "live"}}, Cmdline: "console=ttyS0"}})

@@ -51,6 +51,24 @@ func runsIn(t *testing.T, b *labtest.Bench, vms *labtest.VMs, stack string, vm l
 	off(t, b, vm)
 }
 
+// liveSystem is carte's own kernel and a busybox that it starts, as a tar that becomes a kernel image.
+func liveSystem(t *testing.T, p netboot.Payload) []byte {
+	t.Helper()
+	kernel, err := p.Kernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		labtest.Lacking(t, err)
+	}
+	initrd, err := payload.Initramfs(busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return archive(t, map[string]string{"boot/vmlinuz-1": string(kernel), "boot/initrd.img-1": string(initrd)})
+}
+
 // A kernel runs in memory, alone: a live Linux with its initial RAM disk under both firmwares, and two that are no Linux. The
 // first thing that it writes on the console ends the boot. What the firmware cannot start is refused before the machine has it.
 func TestMemory(t *testing.T) {
@@ -83,19 +101,7 @@ func TestMemory(t *testing.T) {
 		off(t, b, uefi)
 	})
 	t.Run("live", func(t *testing.T) {
-		kernel, err := p.Kernel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		busybox, err := os.ReadFile("/bin/busybox")
-		if err != nil {
-			labtest.Lacking(t, err)
-		}
-		initrd, err := payload.Initramfs(busybox)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stack("live", "linux", "console=ttyS0", archive(t, map[string]string{"boot/vmlinuz-1": string(kernel), "boot/initrd.img-1": string(initrd)}))
+		stack("live", "linux", "console=ttyS0", liveSystem(t, p))
 		for _, vm := range []lab.Machine{bios, uefi} {
 			runsIn(t, b, vms, "live", vm, "Run /init as init process")
 		}
