@@ -37,6 +37,11 @@ func TestKernelsAreImported(t *testing.T) {
 	ctx := t.Context()
 	multiboot := noise(8192, 5)
 	copy(multiboot[4096:], []byte{0x02, 0xb0, 0xad, 0x1b, 0, 0, 0, 0, 0xfe, 0x4f, 0x52, 0xe4})
+	efi := slices.Clone(multiboot) // as Xen's: an EFI program that has the multiboot header of its source inside
+	copy(efi, "MZ")
+	copy(efi[0x3c:], []byte{0x80, 0, 0, 0})
+	copy(efi[0x80:], "PE\x00\x00\x64\x86")
+	copy(efi[0x80+24+68:], []byte{10, 0})
 	elf := append([]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00"), noise(5000, 6)...)
 	for _, c := range []struct {
 		name   string
@@ -53,6 +58,7 @@ func TestKernelsAreImported(t *testing.T) {
 			lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.BIOS}, Starts: "linux", Kernels: []string{"6.10"}}, "Linux 6.10", "its modules are of 6.6"},
 		{"alone", bzImage("7.0", 1<<20, 4), lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.BIOS}, Starts: "linux", Kernels: []string{"7.0"}}, "Linux 7.0", "no modules"},
 		{"multi", multiboot, lab.Inside{Firmware: []lab.Firmware{lab.BIOS}, Starts: "multiboot"}, "multiboot", ""},
+		{"efi", efi, lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.UEFI}, Starts: "efi"}, "EFI program", ""},
 		{"elf", elf, lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.BIOS}, Starts: "elf"}, "ELF", ""},
 		{"said", tarred(t, member{name: "odd.bin", text: "odd"}, member{name: "carte/image.toml", text: "[kernel]\nstarts = \"multiboot\"\ncmdline = \"root=/dev/sda1\"\n"}, member{name: "boot/kernel", text: "odd"}),
 			lab.Inside{Starts: "multiboot"}, "started as multiboot", "names the root by its place"},

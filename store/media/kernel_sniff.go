@@ -23,7 +23,7 @@ const programHead = 128 << 10
 // SniffProgram looks at the beginning of a file, of which 128 KiB are enough, and says how it is started. ok is false where it is nothing that can be.
 func SniffProgram(b []byte) (p Program, ok bool) {
 	b = b[:min(len(b), programHead)]
-	for _, look := range []func([]byte) (Program, bool){linuxX86, linuxARM, multiboot, efiProgram, elfProgram} {
+	for _, look := range []func([]byte) (Program, bool){linuxX86, linuxARM, efiProgram, multiboot, elfProgram} {
 		if p, ok = look(b); ok {
 			return p, true
 		}
