@@ -338,7 +338,7 @@ func (v Retry) decide(d *draft) error {
 		}
 	}
 	if b.Plan.Capture == nil {
-		if err := errors.Join(armedFor(m, b.Plan), d.writers(m, b.Plan)); err != nil {
+		if err := errors.Join(armedFor(m, b.Plan), d.writers(m, b.Plan), d.alive(b.Plan)); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -188,6 +189,7 @@ type AddVersion struct {
 	Dies    time.Time // of a kind that lives until a date
 	Owner   string    // of a kind that lives with its machine
 	Back    bool      // a machine wrote it back: what is newer than Parent must not be hidden by it
+	Exact   bool      // its Offers and Place are just as they are; else what is left out is as the newest version has it
 }
 
 func (v AddVersion) decide(d *draft) error {
@@ -203,6 +205,9 @@ func (v AddVersion) decide(d *draft) error {
 	}
 	if v.Root.IsZero() || v.Bytes <= 0 {
 		return fmt.Errorf("image %s is empty: %w", v.Image, ErrInvalid)
+	}
+	if v.Place != "" && v.Form != FormFiles {
+		return fmt.Errorf("image %s has the form %s, and only files are mounted at a place such as %s: --form files: %w", v.Image, v.Form, v.Place, ErrInvalid)
 	}
 	if err := errors.Join(v.Offers.Check(), checkPlace(v.Image, v.Place)); err != nil {
 		return err
@@ -221,7 +226,12 @@ func (v AddVersion) decide(d *draft) error {
 		return err
 	}
 	if newest, err := d.Snapshot.Version(Ref{Name: im.Name}); err == nil {
-		if newest.Root == v.Root && (v.Number == 0 || v.Number == newest.Number) {
+		if !v.Exact && v.Number == 0 {
+			if v.Place = or(v.Place, newest.Place); v.Offers == nil {
+				v.Offers = newest.Offers
+			}
+		}
+		if newest.same(v.Version) && (v.Number == 0 || v.Number == newest.Number) {
 			if was := d.Images[im.Name]; im.Dies != was.Dies || im.Owner != was.Owner {
 				d.put(im)
 			}
@@ -256,6 +266,11 @@ func (v AddVersion) decide(d *draft) error {
 	d.put(im, v.Version)
 	d.fact(0, 0, "image %s: %s, root %s", v.Version.Ref(), Bytes(v.Bytes), v.Root)
 	return nil
+}
+
+// same says that two versions of an image have the same bytes, and are used in the same way.
+func (v Version) same(o Version) bool {
+	return v.Root == o.Root && v.Place == o.Place && maps.Equal(v.Offers, o.Offers)
 }
 
 // life holds a new version to the lifetime that its kind gives the image.

@@ -108,11 +108,11 @@ func (v RollbackImage) decide(d *draft) error {
 	if err != nil {
 		return err
 	}
-	if newest.Root == old.Root {
-		return fmt.Errorf("%s, the newest, has the bytes of %s already: %w", newest.Ref(), old.Ref(), ErrRefused)
+	if newest.same(old) {
+		return fmt.Errorf("%s, the newest, is as %s already: %w", newest.Ref(), old.Ref(), ErrRefused)
 	}
 	im, n := d.Images[v.Image], old
 	n.Number, n.Stored, n.Parent, n.Author = 0, 0, old.Number, v.Author
 	n.Message = or(Clean(v.Message), "as "+old.Ref().String())
-	return AddVersion{Version: n, Kind: im.Kind, Form: im.Form}.decide(d)
+	return AddVersion{Version: n, Kind: im.Kind, Form: im.Form, Exact: true}.decide(d)
 }

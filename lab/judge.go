@@ -157,7 +157,11 @@ func (j *judging) mend(change func(*Stack)) {
 	st := j.st
 	st.Layers, st.Keep, st.Asks = slices.Clone(st.Layers), slices.Clone(st.Keep), maps.Clone(st.Asks)
 	change(&st)
-	j.all[len(j.all)-1].Edited = &st
+	last := &j.all[len(j.all)-1]
+	last.Edited = &st
+	if st.Name != "" {
+		last.Fix = fmt.Sprintf("carte stack fix %s %s", st.Name, last.Code)
+	}
 }
 
 func (j *judging) ok() bool {

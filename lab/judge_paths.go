@@ -60,7 +60,7 @@ func (j *judging) hidden(p Plan, i int, last map[string]int) {
 		}
 	}
 	if slices.Sort(all); len(all) > 0 {
-		j.warn("W-HIDES", fmt.Sprintf("carte image import %s FILE --place DIR mounts it elsewhere; --place / lays it over the root", p.Layers[i].Ref.Name), "%s is mounted at %s, and hides what lies there: %s", p.Layers[i].Ref, p.Layers[i].Place, some(all))
+		j.warn("W-HIDES", fmt.Sprintf("carte image import FILE --name %s --place DIR mounts it elsewhere; --place / lays it over the root", p.Layers[i].Ref.Name), "%s is mounted at %s, and hides what lies there: %s", p.Layers[i].Ref, p.Layers[i].Place, some(all))
 	}
 }
 

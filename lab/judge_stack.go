@@ -10,9 +10,9 @@ import (
 
 // What is said of a stack, whatever the machine.
 
-// edit is the command that a fix of a stack's own text names.
+// edit says what to change in the stack's own text, and how.
 func (j *judging) edit(what string) string {
-	return fmt.Sprintf("carte stack edit %s: %s", or(j.st.Name, "NAME"), what)
+	return fmt.Sprintf("%s: carte stack edit %s", what, or(j.st.Name, "NAME"))
 }
 
 // resolve makes the plan for no machine, and says all that stands in its way.
@@ -77,11 +77,11 @@ func (j *judging) layers() (all []PlanLayer, ok bool) {
 		im, have := j.Images[ref.Name]
 		switch {
 		case have && !im.Dies.IsZero() && len(j.VersionsOf(ref.Name)) == 0:
-			j.stop("E-DIED", fmt.Sprintf("carte image import %s FILE --kind %s --for 8h makes it anew; or take it out", ref.Name, im.Kind), "%s", reason(err))
+			j.stop("E-DIED", fmt.Sprintf("carte image import FILE --name %s --kind %s --for 8h makes it anew; or take it out", ref.Name, im.Kind), "%s", reason(err))
 		case have:
 			j.stop("E-VERSION", fmt.Sprintf("carte image log %s", ref.Name), "%s", reason(err))
 		default:
-			j.stop("E-IMAGE", fmt.Sprintf("carte image import %s FILE", ref.Name), "%s", reason(err))
+			j.stop("E-IMAGE", fmt.Sprintf("carte image import FILE --name %s", ref.Name), "%s", reason(err))
 		}
 		if len(j.st.Layers) > 1 {
 			j.mend(func(st *Stack) {
@@ -144,7 +144,7 @@ func (j *judging) system(p Plan) {
 	}
 	in := j.Versions[root.Ref.String()].Inside
 	if p.Form == FormTree && in.Init == "" && (in.Arch != "" || len(in.UUIDs) > 0) {
-		j.warn("W-INIT", fmt.Sprintf("carte image import %s FILE of a tree that has /sbin/init", root.Ref.Name), "no init was found in %s: nothing would start in it", root.Ref)
+		j.warn("W-INIT", fmt.Sprintf("carte image import FILE --name %s, of a tree that has /sbin/init", root.Ref.Name), "no init was found in %s: nothing would start in it", root.Ref)
 	}
 	var arch string
 	var of Ref
@@ -207,7 +207,7 @@ func (j *judging) versions(p Plan) {
 			j.all[len(j.all)-1].Fix = j.edit(newest.Ref().String())
 		}
 		if im := j.Images[l.Ref.Name]; !im.Dies.IsZero() {
-			j.warn("W-DIES", fmt.Sprintf("carte image import %s FILE --kind %s --for 8h gives it longer", im.Name, im.Kind), "%s dies at %s (clause %q of kind %s); the stack cannot be booted after that", l.Ref, im.Dies.Format(time.RFC3339), ClauseLifetime, im.Kind)
+			j.warn("W-DIES", fmt.Sprintf("carte image import FILE --name %s --kind %s --for 8h gives it longer", im.Name, im.Kind), "%s dies at %s (clause %q of kind %s); the stack cannot be booted after that", l.Ref, im.Dies.Format(time.RFC3339), ClauseLifetime, im.Kind)
 		}
 		if im := j.Images[l.Ref.Name]; im.Owner != "" {
 			j.warn("W-OWNER", j.edit("take it out: it joins by itself there"), "%s is %s's own; no other machine can run this stack", l.Ref, im.Owner)
@@ -223,7 +223,7 @@ func (j *judging) writtenBack(p Plan) {
 	for _, l := range p.Layers {
 		k, err := j.KindOf(l.Kind)
 		if err == nil && l.Form == FormFiles && !l.Back && (k.WrittenBack == "always" || k.WrittenBack == "changed") {
-			j.warn("W-BACK", fmt.Sprintf("carte image import %s FILE --place /home/me gives it one", l.Ref.Name), "%s lies over the root, where its changes are not told from the system's own: it is not written back (clause %q of kind %s)", l.Ref, ClauseWritten, k.Name)
+			j.warn("W-BACK", fmt.Sprintf("carte image import FILE --name %s --place /home/me gives it one", l.Ref.Name), "%s lies over the root, where its changes are not told from the system's own: it is not written back (clause %q of kind %s)", l.Ref, ClauseWritten, k.Name)
 		}
 	}
 }
@@ -234,7 +234,7 @@ func (j *judging) fileSystems(p Plan) {
 	for _, l := range p.Layers {
 		for _, id := range j.Versions[l.Ref.String()].Inside.UUIDs {
 			if first, twice := has[id]; twice {
-				j.warn("W-UUID", fmt.Sprintf("carte image import %s FILE under another name gives it an id of its own", l.Ref.Name), "%s and %s both have a file system with the id %s, and a system that looks for it takes either", first, l.Ref, id)
+				j.warn("W-UUID", "carte image import FILE --name OTHER gives it an id of its own", "%s and %s both have a file system with the id %s, and a system that looks for it takes either", first, l.Ref, id)
 				continue
 			}
 			has[id] = l.Ref

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Queue puts a boot at the end of a machine's queue.
@@ -29,7 +30,7 @@ func (v Queue) decide(d *draft) error {
 		}
 		p.Start, p.Auto = StartLay, false
 	}
-	if err := errors.Join(armedFor(m, p), d.writers(m, p)); err != nil {
+	if err := errors.Join(armedFor(m, p), d.writers(m, p), d.alive(p)); err != nil {
 		return err
 	}
 	d.enqueue(m, p)
@@ -57,6 +58,17 @@ func (d *draft) enqueue(m Machine, p Plan) {
 	}
 	d.put(b)
 	d.fact(m.ID, b.ID, "boot %d: %s on %s queued", b.ID, p.Stack, m.Label())
+}
+
+// alive refuses a plan with an image whose date has come. Its bytes are there until a lab that runs removes them.
+func (d *draft) alive(p Plan) error {
+	for _, l := range p.Layers {
+		im := d.Images[l.Ref.Name]
+		if !im.Dies.IsZero() && !im.Dies.After(d.at) {
+			return fmt.Errorf("image %s died at %s (clause %q of kind %s): %w", im.Name, im.Dies.Format(time.RFC3339), ClauseLifetime, im.Kind, ErrRefused)
+		}
+	}
+	return nil
 }
 
 // writers refuses a second machine for an image that only one may have at a time.

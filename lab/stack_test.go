@@ -3,6 +3,8 @@ package lab
 import (
 	"strings"
 	"testing"
+
+	"carte/lab/chunk"
 )
 
 func TestStackRefused(t *testing.T) {
@@ -123,8 +125,34 @@ func TestRollback(t *testing.T) {
 	if p, err := b.now().Resolve("float"); err != nil || p.Layers[1].Ref.Version != 3 || len(b.now().VersionsOf("tools")) != 3 {
 		t.Errorf("the plan is %+v, %v", p.Layers, err)
 	}
-	b.refused(RollbackImage{Image: "tools", To: 1}, ErrRefused, "tools@3, the newest, has the bytes of tools@1 already")
+	b.refused(RollbackImage{Image: "tools", To: 1}, ErrRefused, "tools@3, the newest, is as tools@1 already")
 	b.refused(RollbackImage{Image: "tools"}, ErrInvalid, "--to 3")
 	b.refused(RollbackImage{Image: "tools", To: 9}, ErrNotFound)
 	b.refused(AddVersion{Version: Version{Image: "tools", Root: old.Root, Bytes: 5, Parent: 2, Message: "x"}, Kind: "user", Form: FormFiles}, ErrRefused, "is of kind system")
+}
+
+// What is said of an image counts as much as its bytes: another place, or other clauses, are another version; what nobody says is
+// as it was.
+func TestSameBytesOtherwise(t *testing.T) {
+	b := newBench(t)
+	add := func(root byte, place string, offers Terms) (made []Version) {
+		return b.must(AddVersion{Version: Version{Image: "mine", Root: chunk.ID{root}, Bytes: 4096, Place: place, Offers: offers}, Kind: "user", Form: FormFiles}).Versions
+	}
+	add(1, "/home/me", Terms{Lazy: Optional})
+	if again := add(1, "", nil); len(again) != 0 {
+		t.Errorf("the same once more made %+v", again)
+	}
+	if v := add(2, "", nil); len(v) != 1 || v[0].Place != "/home/me" || v[0].Offers[Lazy] != Optional {
+		t.Errorf("the next version is %+v", v)
+	}
+	if v := add(2, "/srv", nil); len(v) != 1 || v[0].Number != 3 || v[0].Place != "/srv" || v[0].Offers[Lazy] != Optional {
+		t.Errorf("at another place it is %+v", v)
+	}
+	if v := add(2, "", Terms{Lazy: Required}); len(v) != 1 || v[0].Offers[Lazy] != Required {
+		t.Errorf("with another clause it is %+v", v)
+	}
+	if v := b.must(RollbackImage{Image: "mine", To: 2}).Versions; len(v) != 1 || v[0].Place != "/home/me" || v[0].Offers[Lazy] != Optional {
+		t.Errorf("as it was it is %+v", v)
+	}
+	b.refused(AddVersion{Version: Version{Image: "tree", Root: chunk.ID{9}, Bytes: 4096, Place: "/x"}, Kind: "system", Form: FormTree}, ErrInvalid, "--form files")
 }

@@ -113,7 +113,7 @@ func (x importing) guess(r io.Reader, i lab.Import, have lab.Image) (lab.Form, s
 	if _, ok := r.(*folder.Reader); ok {
 		form = lab.FormTree
 	}
-	if slices.Contains([]string{"user", "project", "temporary", "machine"}, or(i.Kind, have.Kind)) && form == lab.FormTree {
+	if slices.Contains([]string{"user", "project", "temporary", "machine"}, or(i.Kind, have.Kind)) && form == lab.FormTree || i.Place != "" {
 		form = lab.FormFiles // which they bring to a system
 	}
 	i.Form = lab.Form(or(string(i.Form), or(string(have.Form), string(form))))

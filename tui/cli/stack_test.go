@@ -101,7 +101,7 @@ func TestStackOfManyImages(t *testing.T) {
 		{"image import - --name z --kind temporary --form files --for 0h", "as in 8h, 90m or 3d"},
 		{"image import - --name z --until tomorrow", "a date such as 2026-11-30"},
 		{"image import - --name z --offer lazy=maybe", "it is optional or required"},
-		{"image rollback tree --to 1", "has the bytes of tree@1 already"},
+		{"image rollback tree --to 1", "is as tree@1 already"},
 		{"stack show six --diagram png", "text, mermaid or svg"},
 		{"stack export six --as tar -o x", "as bundle or as disk"},
 		{"stack sync six", "either their names or --all"},
