@@ -71,6 +71,18 @@ func TestStill(t *testing.T) {
 	if got := look().Why(ch.Boots[0]); got != "no lab runs; it starts with carte serve" {
 		t.Errorf("it waits for %q", got)
 	}
+	for _, v := range []Verb{
+		AddVersion{Version: Version{Image: "lent", Root: b.now().Versions["deb@1"].Root, Bytes: 4096}, Kind: "temporary", Form: FormFiles, Dies: b.clock.Add(time.Minute)},
+		PutStack{Stack: Stack{Name: "lent", Layers: []Ref{{Name: "tree"}, {Name: "lent"}}}},
+	} {
+		if _, err := l.Say(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.clock = b.clock.Add(time.Hour)
+	if _, err := l.Say(t.Context(), Queue{Machine: "vm2", Stack: "lent"}); err == nil || !strings.Contains(err.Error(), `image lent died`) || !strings.Contains(err.Error(), `"lifetime"`) {
+		t.Errorf("what has died is booted: %v", err)
+	}
 	b.reopen()
 	if b.now().Still || b.now().Broken(b.boot(first)) {
 		t.Error("a lab that is served stands still")
