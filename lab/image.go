@@ -55,10 +55,11 @@ type Version struct {
 	Parent      int       `json:"parent,omitempty"`
 	Message     string    `json:"message,omitempty"`
 	Author      string    `json:"author,omitempty"`
-	Found       string    `json:"found,omitempty"`  // what import saw inside, in words
-	Inside      Inside    `json:"inside,omitzero"`  // the same, for rules
-	Offers      Terms     `json:"offers,omitempty"` // the clauses that it offers, where it says which
-	Place       string    `json:"place,omitempty"`  // where files are mounted, an absolute path; empty: as their kind has it
+	Found       string    `json:"found,omitempty"`   // what import saw inside, in words
+	Inside      Inside    `json:"inside,omitzero"`   // the same, for rules
+	Offers      Terms     `json:"offers,omitempty"`  // the clauses that it offers, where it says which
+	Cmdline     string    `json:"cmdline,omitempty"` // of a kernel: what its command line begins with
+	Place       string    `json:"place,omitempty"`   // where files are mounted, an absolute path; empty: as their kind has it
 	At          time.Time `json:"at"`
 }
 
@@ -206,6 +207,9 @@ func (v AddVersion) decide(d *draft) error {
 	if v.Root.IsZero() || v.Bytes <= 0 {
 		return fmt.Errorf("image %s is empty: %w", v.Image, ErrInvalid)
 	}
+	if bad := firstControl(v.Cmdline); bad >= 0 {
+		return fmt.Errorf("image %s: byte %d of its kernel's command line is a control character or broken UTF-8: %w", v.Image, bad, ErrInvalid)
+	}
 	if v.Place != "" && v.Form != FormFiles {
 		return fmt.Errorf("image %s has the form %s, and only files are mounted at a place such as %s: --form files: %w", v.Image, v.Form, v.Place, ErrInvalid)
 	}
@@ -270,7 +274,7 @@ func (v AddVersion) decide(d *draft) error {
 
 // same says that two versions of an image have the same bytes, and are used in the same way.
 func (v Version) same(o Version) bool {
-	return v.Root == o.Root && v.Place == o.Place && maps.Equal(v.Offers, o.Offers)
+	return v.Root == o.Root && v.Cmdline == o.Cmdline && v.Place == o.Place && maps.Equal(v.Offers, o.Offers)
 }
 
 // life holds a new version to the lifetime that its kind gives the image.

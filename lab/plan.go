@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"carte/lab/chunk"
 )
@@ -170,6 +171,9 @@ func (s Snapshot) Plan(st Stack, m Machine, set map[string]string) (p Plan, err 
 	}
 	if p.Cmdline, err = expand(st.Cmdline, p.Params, nil); err != nil {
 		return p, fmt.Errorf("command line: %w", err)
+	}
+	if k, ok := p.Kernel(); ok {
+		p.Cmdline = strings.TrimSpace(s.Versions[k.Ref.String()].Cmdline + " " + p.Cmdline)
 	}
 	for _, f := range st.Files {
 		if f.Text, err = expand(f.Text, p.Params, m.values()); err != nil {

@@ -156,3 +156,14 @@ func TestSameBytesOtherwise(t *testing.T) {
 	}
 	b.refused(AddVersion{Version: Version{Image: "tree", Root: chunk.ID{9}, Bytes: 4096, Place: "/x"}, Kind: "system", Form: FormTree}, ErrInvalid, "--form files")
 }
+
+// A kernel's own words come before the stack's.
+func TestKernelsOwnLine(t *testing.T) {
+	b := newBench(t)
+	b.must(AddVersion{Version: Version{Image: "hpt", Root: chunk.ID{31}, Bytes: 4096, Cmdline: "mitigations=off"}, Kind: "system", Form: FormKernel})
+	b.must(PutStack{Stack: Stack{Name: "hpt", Layers: []Ref{{Name: "tree"}, {Name: "hpt"}}, Cmdline: "quiet"}})
+	if p, err := b.now().Resolve("hpt"); err != nil || p.Cmdline != "mitigations=off quiet" {
+		t.Errorf("the kernel's line is %q, %v", p.Cmdline, err)
+	}
+	b.refused(AddVersion{Version: Version{Image: "hpt", Root: chunk.ID{32}, Bytes: 4096, Cmdline: "a\nb"}, Kind: "system", Form: FormKernel}, ErrInvalid, "byte 1")
+}

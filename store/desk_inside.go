@@ -29,6 +29,9 @@ func describe(files *media.Files, v *lab.AddVersion, fresh bool) (warnings []str
 		}
 	}
 	v.Place = cmp.Or(v.Place, m.Place)
+	if v.Form == lab.FormKernel {
+		v.Cmdline = m.Kernel.Cmdline
+	}
 	roots := media.PlacedRoots(m.Kernel.Cmdline)
 	switch v.Form {
 	case lab.FormKernel:
