@@ -71,6 +71,9 @@ func TestKernelsAreImported(t *testing.T) {
 		if all := strings.Join(got.Warnings, "\n"); !strings.Contains(v.Found, c.found) || !strings.Contains(all, c.warns) || c.warns == "" && all != "" {
 			t.Errorf("%s: found %q, warned %q", c.name, v.Found, all)
 		}
+		if c.name == "said" && v.Cmdline != "root=/dev/sda1" {
+			t.Errorf("%s: its kernel line begins with %q", c.name, v.Cmdline)
+		}
 		if k, _, err := d.Kernel(ctx, v.Root, v.Bytes); err != nil || len(k) < 3 || !bytes.Contains(c.bytes, k[:min(len(k), 512)]) {
 			t.Errorf("%s: a kernel of %d bytes, %v", c.name, len(k), err)
 		}

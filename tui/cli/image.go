@@ -97,6 +97,17 @@ func (c *call) imageCommands() []entry {
 	}
 }
 
+// kindWords is an image's kind, and how long it lives.
+func kindWords(i lab.Image) string {
+	switch {
+	case !i.Dies.IsZero():
+		return i.Kind + " until " + i.Dies.Local().Format("2006-01-02 15:04")
+	case i.Owner != "":
+		return i.Kind + " of " + i.Owner
+	}
+	return i.Kind
+}
+
 func (c *call) listImages(s lab.Snapshot) error {
 	docs := []imageDoc{}
 	var stored, spared int64
@@ -110,7 +121,7 @@ func (c *call) listImages(s lab.Snapshot) error {
 			newest, sizes = "@"+strconv.Itoa(v.Number), sizesOf(v)
 		}
 		stored, spared = stored+d.Stored, spared+d.Saved
-		l.rows = append(l.rows, slices.Concat([]string{i.Name, i.Kind, string(i.Form), newest}, sizes, []string{lab.Bytes(d.Stored), lab.Bytes(d.Saved), plural(len(d.Stacks), "stack")}))
+		l.rows = append(l.rows, slices.Concat([]string{i.Name, kindWords(i), string(i.Form), newest}, sizes, []string{lab.Bytes(d.Stored), lab.Bytes(d.Saved), plural(len(d.Stacks), "stack")}))
 	}
 	l.doc = struct {
 		Images []imageDoc `json:"images"`

@@ -138,6 +138,9 @@ func (c *call) checkStack(ctx context.Context, args []string, from, machine stri
 		if err != nil {
 			return err
 		}
+		if st.Name == "" { // a text that is only looked at needs none
+			st.Name = "unnamed"
+		}
 		j, err := d.Judge(ctx, st)
 		if err != nil {
 			return err
