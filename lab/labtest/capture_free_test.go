@@ -160,6 +160,7 @@ func TestCaptureTree(t *testing.T) {
 	b := labtest.New(t, netboot.Config{})
 	whole := formatted(t, 35<<20)
 	v1 := labtest.Import(t, b, "tree", lab.FormTree, whole[1<<20:33<<20])
+	labtest.Say(t, b, lab.PutStack{Edit: true, Stack: lab.Stack{Name: "tree", Layers: []lab.Ref{{Name: "tree"}}, Until: lab.RungHandover}}) // nothing runs in it
 	sim, name := labtest.Metal(t, b, 0, 200<<20), labtest.MetalName(0)
 	bootOnce(t, b, sim, "tree")
 	sim.Again = true

@@ -140,6 +140,9 @@ func TestDiesWithItsParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20_000)
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20_000)
+	}
 	if n != 1 || err != nil {
 		unix.Kill(pid, unix.SIGKILL)
 		t.Errorf("QEMU lives 20 s after its parent was killed (poll: %d, %v)", n, err)
