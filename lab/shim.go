@@ -118,14 +118,20 @@ type Result struct {
 // maxResults is the most files that one boot takes home.
 const maxResults = 10000
 
-// Running returns the boot for which a shim's key gives the right to send: one whose system runs.
+// runsOn says that the boot's system runs, or may: one that is done with its first sign of life, or by a word on its console,
+// goes on until its machine is given something else, and the results that it leaves then are its boot's still. Images it writes
+// back no more: they may be another machine's by now.
+func (b Boot) runsOn() bool { return b.State == Running || b.State == Done && b.Plan.composed() }
+
+// Running returns the boot for which a shim's key gives the right to send: the last that its machine was given, while its system
+// may run.
 func (l *Lab) Running(ctx context.Context, key string) (Boot, error) {
 	s, m, err := l.keyed(ctx, key)
 	if err != nil {
 		return Boot{}, err
 	}
 	b, ok := s.Boots[m.Ticket.Boot]
-	if !ok || b.State != Running {
+	if !ok || !b.runsOn() {
 		return Boot{}, fmt.Errorf("%s runs no boot's system: %w", m.Label(), ErrDenied)
 	}
 	return b, nil

@@ -35,11 +35,36 @@ func TestShim(t *testing.T) {
 	if r := b.report(1, Report{Boot: id, Shim: true}); r.Revoke != "" || r.Orders != nil {
 		t.Errorf("after the end it is told %+v", r)
 	}
+	if x, err := b.Running(t.Context(), agentKey(1)); err != nil || x.ID != id {
+		t.Errorf("what it leaves after its end is boot %d's, %v", x.ID, err)
+	}
+	if err := b.Collected(t.Context(), id, []Result{{Path: "late", Bytes: 1}}); err != nil || len(b.boot(id).Results) != 1 {
+		t.Errorf("what it left after its end is %+v, %v", b.boot(id).Results, err)
+	}
 	next := b.queue("vm", "s")
 	b.in(next, Starting)
 	if r := b.report(1, Report{Boot: id, Shim: true}); r.Orders == nil || r.Orders.Do != DoLocal || !strings.Contains(r.Orders.Why, "is next") {
 		t.Errorf("with another boot next it is told %+v", r)
 	}
+}
+
+// A boot that ends with its system's first word still takes home what that leaves, until the machine is given something else.
+func TestResultsAfterTheFirstWord(t *testing.T) {
+	b := furnished(t)
+	b.must(PutStack{Stack: Stack{Name: "s", Layers: named("root"), Until: RungRun}})
+	id := b.queue("vm", "s")
+	b.take(id, Working, 1)
+	b.report(1, Report{Boot: id, Rung: RungWrite, Writing: true})
+	b.report(1, Report{Boot: id, Rung: RungHandover, Proven: true})
+	b.report(1, Report{Boot: id, Shim: true})
+	b.in(id, Done)
+	if x, err := b.Running(t.Context(), agentKey(1)); err != nil || x.ID != id {
+		t.Errorf("what it leaves is boot %d's, %v", x.ID, err)
+	}
+	next := b.queue("vm", "s")
+	b.take(next, Working, 2)
+	_, err := b.Running(t.Context(), agentKey(1))
+	wantError(t, "the system of the boot before", err, ErrDenied)
 }
 
 func TestShimIsCalledBack(t *testing.T) {
