@@ -64,20 +64,16 @@ type bundle struct {
 	parts     [][]chunk.ID
 	sizes     []int64 // of parts, in bytes
 	of        int64   // bytes of the bundle
-	out       *outflow
+	done      odometer
 	progress  func(done, of int64)
 }
 
-// outflow counts what is written.
-type outflow struct {
-	w io.Writer
-	n int64
-}
+// odometer counts the bytes that go by.
+type odometer int64
 
-func (o *outflow) Write(p []byte) (int, error) {
-	n, err := o.w.Write(p)
-	o.n += int64(n)
-	return n, err
+func (t *odometer) Write(p []byte) (int, error) {
+	*t += odometer(len(p))
+	return len(p), nil
 }
 
 func (d *Desk) exportBundle(ctx context.Context, name string, w io.Writer, progress func(done, of int64)) error {
@@ -167,8 +163,7 @@ func (b *bundle) write(ctx context.Context, w io.Writer) error {
 		b.of += tarSize(n)
 	}
 	b.progress(0, b.of)
-	b.out = &outflow{w: w}
-	out := tar.NewWriter(b.out)
+	out := tar.NewWriter(io.MultiWriter(w, &b.done))
 	if err := cmp.Or(tarMember(out, bundleHeadAs, head), tarMember(out, bundleStackAs, b.stack)); err != nil {
 		return err
 	}
@@ -185,7 +180,7 @@ func (b *bundle) write(ctx context.Context, w io.Writer) error {
 	if err := cmp.Or(tarMember(out, bundleSumsAs, sums), out.Close()); err != nil {
 		return err
 	}
-	b.progress(b.out.n, b.of)
+	b.progress(int64(b.done), b.of)
 	return nil
 }
 
@@ -222,7 +217,7 @@ func (b *bundle) chunks(ctx context.Context, out *tar.Writer, i int) error {
 		if err := chunk.WriteFrame(out, id, s); err != nil {
 			return err
 		}
-		b.progress(b.out.n, b.of)
+		b.progress(int64(b.done), b.of)
 	}
 	return nil
 }

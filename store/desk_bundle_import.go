@@ -31,7 +31,7 @@ func (d *Desk) ImportStack(ctx context.Context, r io.Reader, progress func(done 
 		progress = func(int64) {}
 	}
 	u := &unbundle{d: d, ctx: ctx, progress: progress, manifests: map[chunk.ID]chunk.Manifest{}, of: map[chunk.ID]int{}, sums: map[string]string{}}
-	u.from = &odometer{r: bufio.NewReaderSize(r, 256<<10)}
+	u.from = io.TeeReader(bufio.NewReaderSize(r, 256<<10), &u.done)
 	changed, err := u.Take()
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
@@ -42,23 +42,12 @@ func (d *Desk) ImportStack(ctx context.Context, r io.Reader, progress func(done 
 	return changed, nil
 }
 
-// odometer counts what is read.
-type odometer struct {
-	r io.Reader
-	n int64
-}
-
-func (t *odometer) Read(p []byte) (int, error) {
-	n, err := t.r.Read(p)
-	t.n += int64(n)
-	return n, err
-}
-
 // unbundle is one bundle that is being read.
 type unbundle struct {
 	d         *Desk
 	ctx       context.Context
-	from      *odometer
+	from      io.Reader
+	done      odometer
 	progress  func(done int64)
 	head      bundleHead
 	versions  []lab.AddVersion
@@ -82,13 +71,13 @@ func (u *unbundle) Take() (lab.Changed, error) {
 		if err := u.ctx.Err(); err != nil {
 			return lab.Changed{}, err
 		}
-		at := u.from.n
+		at := u.done
 		h, err := in.Next()
 		switch {
 		case err == io.EOF && u.ended:
 			return u.take()
 		case err == io.EOF && i > 0:
-			return lab.Changed{}, fmt.Errorf("the bundle is cut off at byte %d: %w", u.from.n, lab.ErrDamaged)
+			return lab.Changed{}, fmt.Errorf("the bundle is cut off at byte %d: %w", u.done, lab.ErrDamaged)
 		case i == 0 && (err != nil || h.Name != bundleHeadAs):
 			if u.ctx.Err() != nil {
 				return lab.Changed{}, u.ctx.Err()
@@ -98,7 +87,7 @@ func (u *unbundle) Take() (lab.Changed, error) {
 			return lab.Changed{}, u.place(fmt.Sprintf("at byte %d", at), err)
 		}
 		if err := u.member(h, in); err != nil {
-			return lab.Changed{}, u.place(fmt.Sprintf("%s, before byte %d", lab.Clean(h.Name), u.from.n), err)
+			return lab.Changed{}, u.place(fmt.Sprintf("%s, before byte %d", lab.Clean(h.Name), u.done), err)
 		}
 	}
 }
@@ -288,7 +277,7 @@ func (u *unbundle) chunks(r io.Reader) (err error) {
 			u.versions[which].Stored += int64(len(stored) + chunk.FrameHeader)
 		}
 		delete(u.of, id)
-		u.progress(u.from.n)
+		u.progress(int64(u.done))
 	}
 }
 
