@@ -13,20 +13,16 @@ import (
 // TestKilledResults runs itself again as a process in which a boot brings home one set of results after the other and writes back what it changed, and kills
 // that with SIGKILL at random moments. There is always one whole set, none older than what was acknowledged, and no half version.
 func TestKilledResults(t *testing.T) {
-	const env = "CARTE_TEST_KILLED_RESULTS"
-	if dir := os.Getenv(env); dir != "" {
+	if dir := os.Getenv(toBeKilled); dir != "" {
 		bringing(t, dir)
 		return
 	}
-	rounds := 12
-	if testing.Short() {
-		rounds = 3
-	}
+	rounds := kills(12)
 	r := rand.New(rand.NewPCG(12, uint64(time.Now().UnixNano())))
 	sets := 0
 	for range rounds {
 		dir, last, wrote := t.TempDir(), -1, 0
-		untilKilled(t, env+"="+dir, time.Minute, func(kill *time.Timer, word, rest string) (known bool) {
+		untilKilled(t, dir, time.Minute, func(kill *time.Timer, word, rest string) (known bool) {
 			switch n, err := strconv.Atoi(rest); {
 			case word == "runs":
 				kill.Reset(time.Duration(r.IntN(250_000)) * time.Microsecond)

@@ -97,22 +97,18 @@ func mustManifest(t *testing.T, d *Desk, root chunk.ID) chunk.Manifest {
 // TestCollectKilled runs itself again as a process that imports, removes and collects without end, and kills that with SIGKILL at random moments of
 // its collections. Every version that is there afterwards is whole.
 func TestCollectKilled(t *testing.T) {
-	const env = "CARTE_TEST_COLLECT_KILLED"
-	if dir := os.Getenv(env); dir != "" {
+	if dir := os.Getenv(toBeKilled); dir != "" {
 		collecting(t, dir)
 		return
 	}
-	rounds := 40
-	if testing.Short() {
-		rounds = 6
-	}
+	rounds := kills(40)
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(12, uint64(time.Now().UnixNano())))
 	versions := map[string]string{}
 	collections := 0
 	for round := range rounds {
 		which, n := r.IntN(6), 0
-		untilKilled(t, env+"="+dir, 20*time.Second, func(kill *time.Timer, word, rest string) bool {
+		untilKilled(t, dir, 20*time.Second, func(kill *time.Timer, word, rest string) bool {
 			switch word {
 			case "collect":
 				collections++

@@ -21,20 +21,16 @@ import (
 // TestKilled runs itself again as a process that imports images and says verbs without end, and kills that with SIGKILL at random moments. What the
 // process said was done is there afterwards, and nothing that is there is half.
 func TestKilled(t *testing.T) {
-	const env = "CARTE_TEST_KILLED"
-	if dir := os.Getenv(env); dir != "" {
+	if dir := os.Getenv(toBeKilled); dir != "" {
 		busy(t, dir)
 		return
 	}
-	rounds := 15
-	if testing.Short() {
-		rounds = 3
-	}
+	rounds := kills(15)
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(11, uint64(time.Now().UnixNano())))
 	versions, machines := map[string]string{}, map[string]bool{} // that were acknowledged
 	for round := range rounds {
-		untilKilled(t, env+"="+dir, 10*time.Second, func(kill *time.Timer, word, rest string) bool {
+		untilKilled(t, dir, 10*time.Second, func(kill *time.Timer, word, rest string) bool {
 			switch word {
 			case "open": // from here on, at any moment
 				kill.Reset(time.Duration(r.IntN(150_000)) * time.Microsecond)
@@ -132,13 +128,23 @@ func everyFile(t *testing.T, dir string) (paths []string) {
 	return paths
 }
 
-// untilKilled runs the test again as a process of its own with one more word in its environment, hears what it prints line by line, and returns when it
-// was killed: by the timer that hear is handed, after limit unless hear resets it. A line that hear does not know, or an end that is none by SIGKILL,
-// fails the test.
-func untilKilled(t *testing.T, env string, limit time.Duration, hear func(kill *time.Timer, word, rest string) bool) {
+// toBeKilled names the folder in which a process works that untilKilled has started; a test has none in its environment.
+const toBeKilled = "CARTE_TEST_KILLED"
+
+// kills is how often a test kills: n times, or a few where it is to be short.
+func kills(n int) int {
+	if testing.Short() {
+		return max(3, n/6)
+	}
+	return n
+}
+
+// untilKilled runs the test again as a process of its own that works in dir, hears what it prints line by line, and returns when it was killed: by the
+// timer that hear is handed, after limit unless hear resets it. A line that hear does not know, or an end that is none by SIGKILL, fails the test.
+func untilKilled(t *testing.T, dir string, limit time.Duration, hear func(kill *time.Timer, word, rest string) bool) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), env)
+	cmd.Env = append(os.Environ(), toBeKilled+"="+dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
