@@ -12,13 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carte/lab"
+	"carte/lab/initrd"
 )
 
 // Where a tree is put together. All lies in the initramfs, and out of reach once the user's system runs.
 const (
 	layersAt = "/carte/layers" // each layer's partition, by its number; never written
 	upperAt  = "/carte/upper"  // what the user's system changes
-	rootAt   = "/newroot"      // all, one over the other
+	rootAt   = initrd.NewRoot  // all, one over the other
 )
 
 // A composition is a tree that is put together, and not running yet.

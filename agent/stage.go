@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carte/lab"
+	"carte/lab/initrd"
+	"carte/lab/modules"
 )
 
 // A second stage is the first root of the stack's own kernel, made on the machine: this very agent as its process 1, what it is
@@ -23,14 +25,13 @@ type stage struct {
 	Pin     string     `json:"pin"`
 	MAC     lab.MAC    `json:"mac,omitempty"` // the card that the machine booted from
 	Orders  lab.Orders `json:"orders"`
-	Modules []string   `json:"modules,omitempty"` // below stageModules, in the order in which they are loaded
+	Modules []string   `json:"modules,omitempty"` // below initrd.Modules, in the order in which they are loaded
 }
 
 // Where a second stage has its things.
 const (
-	stageFile    = "/carte/stage.json"
-	stageKey     = "/carte/key" // the agent's, with kexec only
-	stageModules = "/carte/modules"
+	stageFile = "/carte/stage.json"
+	stageKey  = "/carte/key" // the agent's, with kexec only
 )
 
 // In a kernel image: the kernel, and where its modules are, a directory for each release.
@@ -63,30 +64,22 @@ func (h host) makeStage(s stage, kernel string) (archive []byte, words string, e
 	if err != nil {
 		return nil, "", err
 	}
-	var w cpio
-	for _, name := range []string{"dev", "proc", "run", "sys", "tmp", "newroot", "carte", strings.TrimPrefix(stageModules, "/")} {
-		w.dir(name)
-	}
-	w.node("dev/console", 0o600, 5, 1) // the kernel opens it for init, before init could mount anything
-	w.node("dev/null", 0o666, 1, 3)
-	w.file("init", 0o755, self)
+	w := initrd.New(self)
 	size := 0
-	for i, file := range files {
+	for _, file := range files {
 		data, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil {
 			return nil, "", fmt.Errorf("module %s: %w", file, err)
 		}
-		name := fmt.Sprintf("%03d-%s", i, filepath.Base(file))
-		w.file(strings.TrimPrefix(stageModules, "/")+"/"+name, 0o644, data)
-		s.Modules = append(s.Modules, name)
+		s.Modules = append(s.Modules, w.Module(file, data))
 		size += len(data)
 	}
 	text, err := json.Marshal(s)
 	if err != nil {
 		return nil, "", err
 	}
-	w.file(strings.TrimPrefix(stageFile, "/"), 0o600, text)
-	w.end()
+	w.File(strings.TrimPrefix(stageFile, "/"), 0o600, text)
+	w.End()
 	return w.Bytes(), fmt.Sprintf("a second stage of %s, with %d modules of %s (%s)", lab.Bytes(int64(w.Len())), len(files), or(filepath.Base(dir), "a kernel that has none"), lab.Bytes(int64(size))), nil
 }
 
@@ -104,11 +97,11 @@ func (h host) chooseModules(kernel, disk string) (dir string, files []string, er
 		return "", nil, fmt.Errorf("the kernel image has modules of %d releases (%s, %s), and a kernel is one: %w", len(releases), releases[0].Name(), releases[1].Name(), lab.ErrInvalid)
 	}
 	dir = filepath.Join(kernel, kernelModules, releases[0].Name())
-	m, err := readModules(dir)
+	m, err := modules.Open(os.DirFS(dir))
 	if err != nil {
 		return "", nil, err
 	}
-	files, err = m.wanted(always, h.modaliases(disk))
+	files, err = m.Wanted(always, h.modaliases(disk))
 	return dir, files, err
 }
 
@@ -121,11 +114,11 @@ func or(a, b string) string {
 
 // withKey is a second stage with the agent's key behind it, for a kernel that follows in this machine's memory.
 func withKey(archive []byte, key string) []byte {
-	var w cpio
+	var w initrd.Archive
 	w.Write(archive)
-	w.dir("carte")
-	w.file(strings.TrimPrefix(stageKey, "/"), 0o600, []byte(key))
-	w.end()
+	w.Dir("carte")
+	w.File(strings.TrimPrefix(stageKey, "/"), 0o600, []byte(key))
+	w.End()
 	return w.Bytes()
 }
 

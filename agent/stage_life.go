@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carte/lab"
+	"carte/lab/initrd"
 )
 
 // How long a second stage waits for the disk, whose driver it has just loaded, and for the network.
@@ -42,7 +43,7 @@ func (p *pid1) second(ctx context.Context) error {
 	v := &voice{console: p.console, log: discard}
 	v.say("this is %s; boot %d: %s, under Linux %s", s.Orders.Machine, s.Orders.Boot, s.Orders.Stack, release())
 	for _, name := range s.Modules {
-		if err := loadModule(filepath.Join(stageModules, name)); err != nil {
+		if err := loadModule(filepath.Join(initrd.Modules, name)); err != nil {
 			v.say("module %s: %v", name, err)
 		}
 	}

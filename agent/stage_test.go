@@ -1,12 +1,9 @@
 package agent
 
 import (
-	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"carte/lab"
@@ -23,56 +20,6 @@ func write(t *testing.T, dir string, files map[string]string) {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// What a device or a name needs is found in depmod's lists, each module behind those that it needs, and once.
-func TestModules(t *testing.T) {
-	dir := t.TempDir()
-	write(t, dir, map[string]string{
-		"modules.builtin": "kernel/drivers/virtio/virtio.ko\n",
-		"modules.dep": "kernel/fs/ext4/ext4.ko.xz: kernel/fs/jbd2/jbd2.ko.xz kernel/lib/crc16.ko.xz\nkernel/fs/jbd2/jbd2.ko.xz: kernel/lib/crc16.ko.xz\nkernel/lib/crc16.ko.xz:\n" +
-			"kernel/crypto/crc32c_generic.ko.xz:\nkernel/drivers/net/r8169.ko.xz:\nkernel/drivers/net/phy/realtek.ko.xz:\nkernel/drivers/usb/usb-storage.ko.xz:\n",
-		"modules.alias": "# Aliases extracted from modules themselves.\nalias crc32c crc32c_generic\nalias pci:v000010ECd00008168sv*sd*bc*sc*i* r8169\n" +
-			"alias mdio:0000000000011100110010????????????? realtek\nalias usb:v*p*d*dc*dsc*dp*ic08isc06ip50in* usb_storage\n",
-		"modules.softdep": "softdep ext4 pre: crc32c\nsoftdep r8169 pre: realtek\n",
-	})
-	m, err := readModules(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct{ names, aliases, want string }{
-		{"ext4", "", "crc16 jbd2 crc32c_generic ext4"},
-		{"crc32c virtio nothing", "", "crc32c_generic"},
-		{"", "pci:v000010ECd00008168sv00001043sd00008505bc02sc00i00", "realtek r8169"},
-		{"", "usb:v0781p5567d0126dc00dsc00dp00ic08isc06ip50in00 pci:v00008086d00001237", "usb_storage"},
-		{"jbd2 ext4", "", "crc16 jbd2 crc32c_generic ext4"},
-	} {
-		var got []string
-		files, err := m.wanted(strings.Fields(c.names), strings.Fields(c.aliases))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			got = append(got, moduleName(f))
-		}
-		if strings.Join(got, " ") != c.want {
-			t.Errorf("%s %s needs %v, want %s", c.names, c.aliases, got, c.want)
-		}
-	}
-}
-
-// Modules that are packed and that nobody has listed are refused with what helps.
-func TestModulesPackedUnlisted(t *testing.T) {
-	dir := t.TempDir()
-	write(t, dir, map[string]string{"kernel/fs/ext4.ko.xz": "packed"})
-	if _, err := readModules(dir); err == nil || !strings.Contains(err.Error(), "depmod") {
-		t.Errorf("error %v", err)
-	}
-	broken := t.TempDir()
-	write(t, broken, map[string]string{"kernel/drivers/block/loop.ko": "no ELF"})
-	if _, err := readModules(broken); err == nil || !strings.Contains(err.Error(), "loop.ko") {
-		t.Errorf("error %v", err)
 	}
 }
 
@@ -106,49 +53,6 @@ func TestModaliases(t *testing.T) {
 	want := []string{"mdio:00000000000111001100100100010110", "pci-bridge", "pci:net", "pci:virtio", "virtio:block"}
 	if got := h.modaliases("vda"); !slices.Equal(got, want) {
 		t.Errorf("modaliases %q, want %q", got, want)
-	}
-}
-
-// Another program unpacks what the agent packs, and what is put behind it.
-func TestCpio(t *testing.T) {
-	program, err := exec.LookPath("cpio")
-	if err != nil {
-		program, err = exec.LookPath("busybox")
-	}
-	if err != nil {
-		t.Skip("there is neither cpio nor busybox to unpack with")
-	}
-	var w cpio
-	w.dir("carte")
-	w.file("carte/odd", 0o644, []byte("12345"))
-	w.file("carte/empty", 0o600, nil)
-	w.end()
-	archive := withKey(w.Bytes(), "secret")
-	unpack := func(b []byte) string {
-		dir := t.TempDir()
-		cmd := exec.Command(program, "-idm", "--no-absolute-filenames")
-		if filepath.Base(program) == "busybox" {
-			cmd = exec.Command(program, "cpio", "-idm")
-		}
-		cmd.Dir, cmd.Stdin = dir, bytes.NewReader(b)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		var text []byte
-		for _, name := range []string{"carte/odd", "carte/empty", "carte/key"} {
-			b, err := os.ReadFile(filepath.Join(dir, name))
-			if err != nil {
-				b = []byte("-")
-			}
-			text = append(append(text, b...), '|')
-		}
-		return string(text)
-	}
-	if got := unpack(archive); got != "12345||-|" {
-		t.Errorf("unpacked %q", got)
-	}
-	if got := unpack(archive[w.Len():]); got != "-|-|secret|" {
-		t.Errorf("behind it is %q", got)
 	}
 }
 
