@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"carte/agent/shim"
+	"carte/agent/wire"
 	"carte/lab"
 )
 
@@ -181,7 +181,7 @@ func TestRunServerComesLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	nobody.Close()
-	config, err := shim.Pinned(o.Pin)
+	config, err := wire.Pinned(o.Pin)
 	if err != nil {
 		t.Fatal(err)
 	}

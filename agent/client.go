@@ -3,31 +3,19 @@ package agent
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
-	"carte/agent/shim"
+	"carte/agent/wire"
 	"carte/lab"
 	"carte/lab/chunk"
 )
 
-// stall is how long a server may send nothing before a request counts as cut.
-const stall = 20 * time.Second
-
-// errAway is wrapped by errors that say: the server could not be reached, was cut off, or is in trouble itself. Asking
-// again helps.
-var errAway = errors.New("the server is away")
-
-// errAnswered is wrapped, beside errAway, when a server did answer the request before it failed.
+// errAnswered is wrapped, beside wire.ErrAway, when a server did answer the request before it failed.
 var errAnswered = errors.New("it answered first")
 
 // A client asks the server. Each call is repeated, with pauses that grow, for as long as the server is away; a server
@@ -44,32 +32,15 @@ type client struct {
 
 // newClient checks where the server is and how it is known.
 func newClient(o Options, v *voice) (*client, error) {
-	u, err := url.Parse(o.Server)
-	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && o.Plain) {
-		return nil, fmt.Errorf("%s=%q is not https://ADDRESS:PORT: %w", lab.ArgServer, o.Server, lab.ErrInvalid)
+	base, err := wire.Base(o.Server, o.Plain)
+	if err != nil {
+		return nil, fmt.Errorf("%s=%w", lab.ArgServer, err)
 	}
-	raw := make([]byte, 32)
-	rand.Read(raw) // never fails; see crypto/rand
-	c := &client{base: strings.TrimRight(o.Server, "/"), http: o.HTTP, key: hex.EncodeToString(raw), token: o.Token, voice: v, pause: o.Interval / 8}
-	if c.http != nil {
-		return c, nil
+	c := &client{base: base, http: o.HTTP, key: wire.Key(), token: o.Token, voice: v, pause: o.Interval / 8}
+	if c.http == nil {
+		c.http, err = wire.Client(base, o.Pin, &http.Transport{MaxIdleConnsPerHost: fetchers + 1, ReadBufferSize: 64 << 10})
 	}
-	config, err := shim.Pinned(o.Pin)
-	if err != nil && u.Scheme == "https" {
-		return nil, err
-	}
-	c.http = &http.Client{
-		Transport: &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 10 * time.Second}).DialContext,
-			TLSClientConfig:     config,
-			TLSHandshakeTimeout: 15 * time.Second,
-			MaxIdleConnsPerHost: fetchers + 1,
-			DisableCompression:  true,
-			ReadBufferSize:      64 << 10,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	return c, nil
+	return c, err
 }
 
 // claim redeems the token.
@@ -90,16 +61,7 @@ func (c *client) say(ctx context.Context, what, path string, message, reply any)
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return c.patiently(ctx, what, forever, func(ctx context.Context) error {
-		return c.once(ctx, http.MethodPost, path, body, func(r io.Reader) error {
-			b, err := io.ReadAll(io.LimitReader(r, lab.MaxMessage))
-			if err != nil {
-				return away(err)
-			}
-			if err := json.Unmarshal(b, reply); err != nil {
-				return away(fmt.Errorf("its reply is cut off or not JSON: %w", err))
-			}
-			return nil
-		})
+		return c.once(ctx, http.MethodPost, path, body, func(r io.Reader) error { return wire.Reply(r, reply) })
 	})
 }
 
@@ -110,13 +72,13 @@ func (c *client) Manifest(ctx context.Context, root chunk.ID, size int64) (m chu
 		return c.once(ctx, http.MethodGet, lab.PathManifest+root.String(), nil, func(r io.Reader) error {
 			b, err := io.ReadAll(io.LimitReader(r, most+1))
 			if err != nil {
-				return away(err)
+				return wire.Away(err)
 			}
 			if m, err = chunk.Decode(b); err == nil && (m.Root() != root || m.Size != size) {
 				err = fmt.Errorf("root %v, %d bytes, want %v, %d bytes", m.Root(), m.Size, root, size)
 			}
 			if err != nil {
-				return fmt.Errorf("%w: %w, %w", errAway, errAnswered, err)
+				return fmt.Errorf("%w: %w, %w", wire.ErrAway, errAnswered, err)
 			}
 			return nil
 		})
@@ -133,7 +95,7 @@ func (c *client) Chunks(ctx context.Context, ids []chunk.ID, each func(id chunk.
 		err = c.patiently(ctx, "chunks", tries, func(ctx context.Context) error {
 			n, err := c.chunks(ctx, ids[got:], each)
 			got += n
-			if n > 0 && errors.Is(err, errAway) {
+			if n > 0 && errors.Is(err, wire.ErrAway) {
 				return nil // it goes on; begin to count anew
 			}
 			return err
@@ -157,7 +119,7 @@ func (c *client) chunks(ctx context.Context, ids []chunk.ID, each func(id chunk.
 			case errors.Is(err, chunk.ErrDamaged):
 				return err
 			case err != nil:
-				return away(err)
+				return wire.Away(err)
 			case id != want:
 				return fmt.Errorf("chunk %v came where %v was asked for: %w", id, want, chunk.ErrDamaged)
 			}
@@ -173,42 +135,42 @@ func (c *client) chunks(ctx context.Context, ids []chunk.ID, each func(id chunk.
 }
 
 // once makes one request and hands the body of a good answer to read. An answer that refuses becomes an error of its
-// kind; everything that may pass by itself wraps errAway.
+// kind; everything that may pass by itself wraps wire.ErrAway.
 func (c *client) once(ctx context.Context, method, path string, body []byte, read func(io.Reader) error) error {
 	ctx, cut := context.WithCancel(ctx)
 	defer cut()
-	watchdog := time.AfterFunc(stall, cut)
+	watchdog := time.AfterFunc(wire.Stall, cut)
 	defer watchdog.Stop()
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	if len(body) > 0 {
-		req.Body = io.NopCloser(flowing{bytes.NewReader(body), watchdog})
+		req.Body = wire.Sent(bytes.NewReader(body), watchdog, wire.Stall)
 	}
 	if path != lab.PathClaim {
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return away(err)
+		return wire.Away(err)
 	}
 	watchdog.Stop()
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return refusal(resp, alive{resp.Body, watchdog, stall})
+	in := alive{resp.Body, watchdog, wire.Stall}
+	if resp.StatusCode == http.StatusOK {
+		err = read(in)
+	} else {
+		err = wire.Refusal(resp.StatusCode, resp.Status, in)
 	}
-	err = read(alive{resp.Body, watchdog, stall})
-	if errors.Is(err, errAway) {
+	if errors.Is(err, wire.ErrAway) {
 		return fmt.Errorf("%w, %w", err, errAnswered)
 	}
 	if err == nil {
-		io.CopyN(io.Discard, alive{resp.Body, watchdog, stall}, 1) // the end of the body, so that the connection is kept
+		io.CopyN(io.Discard, in, 1) // the end of the body, so that the connection is kept
 	}
 	return err
 }
-
-func away(err error) error { return fmt.Errorf("%w: %w", errAway, err) }
 
 // alive lets the watchdog watch only while bytes are waited for, not while a slow disk takes them.
 type alive struct {
@@ -221,38 +183,4 @@ func (a alive) Read(p []byte) (int, error) {
 	a.watchdog.Reset(a.stall)
 	defer a.watchdog.Stop()
 	return a.r.Read(p)
-}
-
-// flowing keeps the watchdog quiet as long as the server takes bytes.
-type flowing struct {
-	r        io.Reader
-	watchdog *time.Timer
-}
-
-func (f flowing) Read(p []byte) (int, error) {
-	f.watchdog.Reset(stall)
-	return f.r.Read(p)
-}
-
-// refusal turns an answer that is not 200 into an error of the kind that it stands for.
-func refusal(resp *http.Response, body io.Reader) error {
-	b, _ := io.ReadAll(io.LimitReader(body, 4<<10)) // what can be read of it is enough
-	words := strings.TrimSpace(string(b))
-	var said struct {
-		Error struct {
-			Message string `json:"message"`
-		} `json:"error"`
-	}
-	if json.Unmarshal(b, &said) == nil && said.Error.Message != "" {
-		words = said.Error.Message
-	}
-	if words == "" {
-		words = resp.Status
-	}
-	for _, f := range lab.Failings {
-		if f.HTTP == resp.StatusCode && f.HTTP < 499 {
-			return fmt.Errorf("%s: %w", strings.TrimSuffix(words, ": "+f.Kind.Error()), f.Kind)
-		}
-	}
-	return fmt.Errorf("%w: %s, %w", errAway, words, errAnswered)
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"carte/agent/wire"
 	"carte/lab"
 	"carte/lab/chunk"
 )
@@ -181,7 +182,7 @@ func TestLazyFetchesOnce(t *testing.T) {
 func TestLazyWaits(t *testing.T) {
 	image := noise(1, 3*c)
 	for name, spoil := range map[string]func(*fickle){
-		"away":    func(s *fickle) { s.err = func(n int) error { return map[bool]error{true: errAway}[n < 30] } },
+		"away":    func(s *fickle) { s.err = func(n int) error { return map[bool]error{true: wire.ErrAway}[n < 30] } },
 		"refuses": func(s *fickle) { s.err = func(n int) error { return map[bool]error{true: lab.ErrDenied}[n < 30] } },
 		"lies": func(s *fickle) {
 			s.lie = func(b []byte) []byte {

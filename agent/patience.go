@@ -3,8 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
+
+	"carte/agent/wire"
 )
 
 // How often something is tried while the server answers and still gives nothing. A server that does not answer is
@@ -17,42 +18,23 @@ const (
 // patiently repeats once until it succeeds, fails for good, or ctx ends. limit is how often a server may answer and
 // fail; forever knows no limit. What goes wrong is said when it begins and every half minute.
 func (c *client) patiently(ctx context.Context, what string, limit int, once func(context.Context) error) error {
-	began, told, pause := time.Now(), time.Time{}, c.pause
-	for answered := 0; ; {
-		err := once(ctx)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if !errors.Is(err, errAway) {
-			if !told.IsZero() && err == nil {
-				c.voice.say("%s: the server is back after %v", what, time.Since(began).Round(time.Second))
-			}
-			return err
-		}
+	began, told, answered := time.Now(), time.Time{}, 0
+	err := wire.Patiently(ctx, c.pause, 40*c.pause, func() error { return once(ctx) }, func(err error) (enough bool) {
 		if errors.Is(err, errAnswered) {
 			if answered++; answered == limit {
-				return err
+				return true
 			}
 		}
 		if time.Since(told) > 30*time.Second {
 			told = time.Now()
 			c.voice.say("%s: %v; it is tried again until it works", what, err)
 		}
-		if err := sleep(ctx, pause/2+rand.N(pause)); err != nil {
-			return err
-		}
-		pause = min(2*pause, 40*c.pause)
+		return false
+	})
+	if err == nil && !told.IsZero() {
+		c.voice.say("%s: the server is back after %v", what, time.Since(began).Round(time.Second))
 	}
+	return err
 }
 
-// sleep waits, or returns the cause of ctx's end.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func sleep(ctx context.Context, d time.Duration) error { return wire.Sleep(ctx, d) }

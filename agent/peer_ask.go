@@ -12,7 +12,7 @@ import (
 	"slices"
 	"time"
 
-	"carte/agent/shim"
+	"carte/agent/wire"
 	"carte/lab"
 	"carte/lab/chunk"
 )
@@ -54,22 +54,17 @@ type peer struct {
 }
 
 func newPeer(x lab.Peer) (*peer, error) {
-	config, err := shim.Pinned(x.Pin)
+	c, err := wire.Client("https://"+x.Addr, x.Pin, &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: peerStall}).DialContext,
+		TLSHandshakeTimeout:    peerStall,
+		MaxIdleConnsPerHost:    peerRequests + 1,
+		MaxResponseHeaderBytes: 8 << 10,
+		ReadBufferSize:         64 << 10,
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &peer{Peer: x, seed: seedOf(x.Token), http: &http.Client{
-		Transport: &http.Transport{
-			DialContext:            (&net.Dialer{Timeout: peerStall}).DialContext,
-			TLSClientConfig:        config,
-			TLSHandshakeTimeout:    peerStall,
-			MaxIdleConnsPerHost:    peerRequests + 1,
-			MaxResponseHeaderBytes: 8 << 10,
-			DisableCompression:     true,
-			ReadBufferSize:         64 << 10,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	return &peer{Peer: x, seed: seedOf(x.Token), http: c}, nil
 }
 
 // missed notes that it did not answer. It is asked again after a pause that grows to half a minute.

@@ -3,7 +3,6 @@ package agent
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"carte/agent/wire"
 	"carte/lab"
 	"carte/lab/chunk"
 )
@@ -56,17 +56,17 @@ func (u *uplink) lacks(ctx context.Context, ids []chunk.ID) (lacking []chunk.ID,
 	err = u.once(ctx, http.MethodPost, lab.PathLacks, asked, func(r io.Reader) error {
 		b, err := io.ReadAll(io.LimitReader(r, int64(len(asked))+1))
 		if err != nil {
-			return away(err)
+			return wire.Away(err)
 		}
 		if len(b) > len(asked) || len(b)%size != 0 {
-			return away(fmt.Errorf("its answer has %d bytes", len(b)))
+			return wire.Away(fmt.Errorf("its answer has %d bytes", len(b)))
 		}
 		for rest := asked; len(b) > 0; b = b[size:] { // in the order in which they were asked for, and no others
 			for len(rest) > 0 && !bytes.Equal(rest[:size], b[:size]) {
 				rest = rest[size:]
 			}
 			if len(rest) == 0 {
-				return away(errors.New("its answer names what was not asked for"))
+				return wire.Away(errors.New("its answer names what was not asked for"))
 			}
 			lacking = append(lacking, chunk.ID(b[:size]))
 		}
@@ -143,16 +143,7 @@ func (u *uplink) send(ctx context.Context, b *batched) error {
 func (u *uplink) keep(ctx context.Context, m chunk.Manifest) (kept lab.Kept, err error) {
 	text := m.Encode()
 	err = u.patiently(ctx, "manifest", tries, func(ctx context.Context) error {
-		return u.once(ctx, http.MethodPost, lab.PathKeep, text, func(r io.Reader) error {
-			b, err := io.ReadAll(io.LimitReader(r, lab.MaxMessage))
-			if err != nil {
-				return away(err)
-			}
-			if err := json.Unmarshal(b, &kept); err != nil {
-				return away(fmt.Errorf("its reply is cut off or not JSON: %w", err))
-			}
-			return nil
-		})
+		return u.once(ctx, http.MethodPost, lab.PathKeep, text, func(r io.Reader) error { return wire.Reply(r, &kept) })
 	})
 	if errors.Is(err, lab.ErrNotFound) {
 		return kept, fmt.Errorf("%w: %w", errMissing, err)

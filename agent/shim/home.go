@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"time"
 
+	"carte/agent/wire"
 	"carte/lab"
 )
 
@@ -109,7 +110,7 @@ func (s *life) send(ctx context.Context, path string, reply any, all func() Entr
 			}
 		}
 		if here++; here < localTries && ctx.Err() == nil {
-			return fmt.Errorf("%w: %w", errAway, p.err)
+			return wire.Away(p.err)
 		}
 		return p.err
 	})
