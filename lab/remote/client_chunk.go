@@ -104,7 +104,8 @@ func (c *Client) Keep(ctx context.Context, p lab.Capture, m chunk.Manifest, next
 	list := m.Encode()
 	body := io.MultiReader(bytes.NewReader(binary.LittleEndian.AppendUint64(nil, uint64(len(list)))), bytes.NewReader(list), &frames{next: next})
 	q := url.Values{"name": {p.Name}, "kind": {p.Kind}, "form": {string(p.Form)}, "message": {p.Message}, "author": {p.Author}, "file": {p.From}, "base": {strconv.Itoa(p.Base)}}
-	return c.upload(ctx, "/image/capture", q, body, nil)
+	last, err := c.deliver(ctx, "/image/capture", q, body, nil)
+	return whole(ctx, c, last.Imported, err)
 }
 
 // frames is a stream of the frames of the chunks that next hands over, and the mark behind them.

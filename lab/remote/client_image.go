@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -40,19 +39,19 @@ func (c *Client) Import(ctx context.Context, r io.Reader, i lab.Import, progress
 		}
 		q.Set("offers", string(text))
 	}
-	return c.upload(ctx, "/image/import", q, r, progress)
+	last, err := c.deliver(ctx, "/image/import", q, r, progress)
+	return whole(ctx, c, last.Imported, err)
 }
 
-// upload sends what becomes a version.
-func (c *Client) upload(ctx context.Context, path string, q url.Values, body io.Reader, progress func(done int64)) (lab.Imported, error) {
-	last, err := c.deliver(ctx, path, q, body, progress)
+// whole is the part of the last line that says how it went. Without one the answer was cut off.
+func whole[T any](ctx context.Context, c *Client, part *T, err error) (got T, _ error) {
 	switch {
 	case err != nil:
-		return lab.Imported{}, err
-	case last.Imported == nil:
-		return lab.Imported{}, c.lost(ctx, errCut)
+		return got, err
+	case part == nil:
+		return got, c.lost(ctx, errCut)
 	}
-	return *last.Imported, nil
+	return *part, nil
 }
 
 // deliver sends body, and returns the last line of the answer.
@@ -96,11 +95,7 @@ func (s *source) failed() error {
 
 // Verify hashes a version again.
 func (c *Client) Verify(ctx context.Context, ref lab.Ref, progress func(done, of int64)) error {
-	last, err := c.long(ctx, "/image/verify", url.Values{"ref": {ref.String()}}, nil, func(done, of int64) {
-		if progress != nil {
-			progress(done, of)
-		}
-	})
+	last, err := c.long(ctx, "/image/verify", url.Values{"ref": {ref.String()}}, nil, progress)
 	if err == nil && !last.OK {
 		return c.lost(ctx, errCut)
 	}
@@ -126,7 +121,7 @@ func (c *Client) long(ctx context.Context, path string, q url.Values, body io.Re
 			return step{}, x.Error
 		}
 		last = x
-		if x.Imported == nil && x.Fscked == nil && x.Changed == nil && !x.OK {
+		if progress != nil && x.Imported == nil && x.Fscked == nil && x.Changed == nil && !x.OK {
 			progress(x.Done, x.Of)
 		}
 	}
@@ -134,49 +129,7 @@ func (c *Client) long(ctx context.Context, path string, q url.Values, body io.Re
 
 // Export writes a version's bytes to w. It is an error unless the lab says at the end that these were all.
 func (c *Client) Export(ctx context.Context, ref lab.Ref, w io.Writer, progress func(done, of int64)) error {
-	res, err := c.send(ctx, http.MethodGet, "/image/export", url.Values{"ref": {ref.String()}}, nil)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	of, err := strconv.ParseInt(res.Header.Get(headerBytes), 10, 64)
-	if err != nil {
-		return fmt.Errorf("export %s: the lab did not say how much it sends: %w", ref, lab.ErrDamaged)
-	}
-	var done int64
-	buf := make([]byte, 256<<10)
-	for {
-		n, err := res.Body.Read(buf)
-		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
-				return fmt.Errorf("export %s at %d: %w", ref, done, err)
-			}
-			if done += int64(n); progress != nil {
-				progress(done, of)
-			}
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return c.lost(ctx, err)
-		}
-	}
-	return exported(ref, res.Trailer.Get(trailerResult), done, of)
-}
-
-// exported judges the end of an export.
-func exported(ref lab.Ref, result string, done, of int64) error {
-	var f failed
-	switch {
-	case result == resultOK && done == of:
-		return nil
-	case result == resultOK:
-		return fmt.Errorf("export %s: %d of %d bytes came: %w", ref, done, of, lab.ErrDamaged)
-	case json.Unmarshal([]byte(result), &f) == nil && f.Error != nil:
-		return f.Error
-	}
-	return fmt.Errorf("export %s ended at byte %d of %d: %w: %w", ref, done, of, errCut, lab.ErrUnreachable)
+	return c.download(ctx, "export "+ref.String(), "/image/export", url.Values{"ref": {ref.String()}}, w, progress)
 }
 
 var errCut = errors.New("the answer was cut off")

@@ -22,20 +22,14 @@ func (c *Client) Type(ctx context.Context, machine string, keys []byte) error {
 	return c.ask(ctx, http.MethodPost, "/machine/type", url.Values{"machine": {machine}}, bytes.NewReader(keys), &nothing)
 }
 
-func (s *Server) typeKeys(w http.ResponseWriter, r *http.Request) {
+func (s *Server) typeKeys(w http.ResponseWriter, r *http.Request) (any, error) {
 	t, ok := s.Desk.(lab.Typist)
 	if !ok {
-		s.refuse(w, fmt.Errorf("this lab reaches no keyboards: %w", lab.ErrUnreachable))
-		return
+		return nil, fmt.Errorf("this lab reaches no keyboards: %w", lab.ErrUnreachable)
 	}
 	keys, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxKeys))
 	if err != nil {
-		s.refuse(w, fmt.Errorf("keys: %v: %w", err, lab.ErrInvalid))
-		return
+		return nil, fmt.Errorf("keys: %v: %w", err, lab.ErrInvalid)
 	}
-	if err := t.Type(r.Context(), r.URL.Query().Get("machine"), keys); err != nil {
-		s.refuse(w, err)
-		return
-	}
-	s.answer(w, struct{}{})
+	return struct{}{}, t.Type(r.Context(), r.URL.Query().Get("machine"), keys)
 }

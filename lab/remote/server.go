@@ -80,27 +80,25 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /verb/{name}", s.say)
-	mux.HandleFunc("GET /watch", s.watch)
-	mux.HandleFunc("GET /tail", s.tail)
+	mux.HandleFunc("POST /verb/{name}", s.answers(s.say))
+	mux.HandleFunc("GET /watch", s.answers(s.watch))
+	mux.HandleFunc("GET /tail", s.answers(s.tail))
 	mux.HandleFunc("POST /image/import", s.importImage)
 	mux.HandleFunc("GET /image/export", s.export)
 	mux.HandleFunc("POST /image/verify", s.verify)
-	mux.HandleFunc("POST /gc", s.collect)
+	mux.HandleFunc("POST /gc", s.answers(s.collect))
 	mux.HandleFunc("POST /fsck", s.fsck)
 	mux.HandleFunc("POST /image/capture", s.capture)
 	mux.HandleFunc("GET /chunk/manifest", s.manifest)
 	mux.HandleFunc("POST /chunk/read", s.chunks)
 	mux.HandleFunc("POST /chunk/lacks", s.lacks)
-	mux.HandleFunc("POST /stack/judge", s.judge)
+	mux.HandleFunc("POST /stack/judge", s.answers(s.judge))
 	mux.HandleFunc("GET /stack/export", s.exportStack)
 	mux.HandleFunc("POST /stack/import", s.importStack)
 	mux.HandleFunc("GET /boot/results", s.results)
-	mux.HandleFunc("POST /machine/type", s.typeKeys)
-	mux.HandleFunc("GET /doctor", s.doctor)
-	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
-		s.answer(w, Version{s.Version, os.Getpid(), s.Dir})
-	})
+	mux.HandleFunc("POST /machine/type", s.answers(s.typeKeys))
+	mux.HandleFunc("GET /doctor", s.answers(s.doctor))
+	mux.HandleFunc("GET /version", s.answers(s.version))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, fmt.Errorf("%s %s: %w; this carte and that one may differ: carte version", r.Method, r.URL.Path, lab.ErrNotFound))
 	})
@@ -148,13 +146,6 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
-func (s *Server) answer(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(v); err != nil {
-		s.Log.Debug("answer not delivered", "err", err)
-	}
-}
-
 func (s *Server) refuse(w http.ResponseWriter, err error) {
 	err = s.explain(err)
 	w.Header().Set("Content-Type", "application/json")
@@ -172,63 +163,60 @@ func (s *Server) explain(err error) error {
 	return err
 }
 
-func (s *Server) say(w http.ResponseWriter, r *http.Request) {
+// answers makes a handler of what answers with one JSON value, or refuses.
+func (s *Server) answers(ask func(http.ResponseWriter, *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := ask(w, r)
+		if err != nil {
+			s.refuse(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(v); err != nil {
+			s.Log.Debug("answer not delivered", "err", err)
+		}
+	}
+}
+
+func (s *Server) version(http.ResponseWriter, *http.Request) (any, error) {
+	return Version{s.Version, os.Getpid(), s.Dir}, nil
+}
+
+func (s *Server) say(w http.ResponseWriter, r *http.Request) (any, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxVerb))
 	if err != nil {
-		s.refuse(w, fmt.Errorf("verb %s: %v: %w", r.PathValue("name"), err, lab.ErrInvalid))
-		return
+		return nil, fmt.Errorf("verb %s: %v: %w", r.PathValue("name"), err, lab.ErrInvalid)
 	}
 	v, err := lab.ParseVerb(r.PathValue("name"), text)
 	if err != nil {
-		s.refuse(w, err)
-		return
+		return nil, err
 	}
-	changed, err := s.Desk.Say(r.Context(), v)
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	s.answer(w, changed)
+	return s.Desk.Say(r.Context(), v)
 }
 
-func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
+func (s *Server) watch(_ http.ResponseWriter, r *http.Request) (any, error) {
 	after, err := number(r, "after")
 	if err != nil {
-		s.refuse(w, err)
-		return
+		return nil, err
 	}
-	snap, err := s.Desk.Watch(r.Context(), uint64(after))
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	s.answer(w, snap)
+	return s.Desk.Watch(r.Context(), uint64(after))
 }
 
-func (s *Server) tail(w http.ResponseWriter, r *http.Request) {
+func (s *Server) tail(_ http.ResponseWriter, r *http.Request) (any, error) {
 	machine, err1 := number(r, "machine")
 	after, err2 := number(r, "after")
 	most, err3 := number(r, "max")
 	if err := errors.Join(err1, err2, err3); err != nil {
-		s.refuse(w, err)
-		return
+		return nil, err
 	}
 	t := lab.Tail{Machine: machine, After: after, Max: int(most), Wait: r.FormValue("wait") == "true"}
 	lines, next, lost, err := s.Desk.Tail(r.Context(), t)
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	s.answer(w, tailed{lines, next, lost})
+	return tailed{lines, next, lost}, err
 }
 
-func (s *Server) doctor(w http.ResponseWriter, r *http.Request) {
+func (s *Server) doctor(_ http.ResponseWriter, r *http.Request) (any, error) {
 	f, err := s.Desk.Doctor(r.Context())
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	s.answer(w, found{f})
+	return found{f}, err
 }
 
 // number reads a parameter that is a number from 0; 0 when it is missing.

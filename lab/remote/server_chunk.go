@@ -37,11 +37,15 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, err)
 		return
 	}
-	b := m.Encode()
+	s.bytes(w, m.Encode())
+}
+
+// bytes answers with b.
+func (s *Server) bytes(w http.ResponseWriter, b []byte) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	if _, err := w.Write(b); err != nil {
-		s.Log.Debug("manifest not delivered", "err", err)
+		s.Log.Debug("answer not delivered", "err", err)
 	}
 }
 
@@ -78,11 +82,7 @@ func (s *Server) lacks(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.Itoa(len(lacking)*len(chunk.ID{})))
-	if _, err := w.Write(joinIDs(lacking)); err != nil {
-		s.Log.Debug("ids not delivered", "err", err)
-	}
+	s.bytes(w, joinIDs(lacking))
 }
 
 // capture reads a manifest behind its length, then frames up to the end of the body, which an empty frame's head marks.
@@ -107,23 +107,20 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, fmt.Errorf("capture %s: %w", c.Name, err))
 		return
 	}
-	out := newSteps(w)
-	var buf []byte
-	var done int64
-	got, err := d.Keep(r.Context(), c, m, func() (chunk.ID, []byte, error) {
-		id, stored, err := nextFrame(body, buf)
-		if err == nil {
-			buf = stored[:0]
-			done += int64(len(stored))
-			out.progress(done, 0)
-		}
-		return id, stored, err
+	s.long(w, func(out *steps) (step, error) {
+		var buf []byte
+		var done int64
+		got, err := d.Keep(r.Context(), c, m, func() (chunk.ID, []byte, error) {
+			id, stored, err := nextFrame(body, buf)
+			if err == nil {
+				buf = stored[:0]
+				done += int64(len(stored))
+				out.done(done)
+			}
+			return id, stored, err
+		})
+		return step{Imported: &got, Done: done}, err
 	})
-	if err != nil {
-		out.end(step{Error: ErrorOf(s.explain(err))})
-		return
-	}
-	out.end(step{Imported: &got, Done: done})
 }
 
 // endMark follows the last frame, so that a body that was cut off is not taken for a whole one.

@@ -29,6 +29,9 @@ func newSteps(w http.ResponseWriter) *steps {
 	return &steps{w: w, rc: http.NewResponseController(w)}
 }
 
+// done tells how far it is where nobody knows how much there is.
+func (s *steps) done(done int64) { s.progress(done, 0) }
+
 // progress tells how far it is, not too often.
 func (s *steps) progress(done, of int64) {
 	s.mu.Lock()
@@ -43,6 +46,16 @@ func (s *steps) end(last step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.write(last)
+}
+
+// long answers with lines of JSON while work goes on, and with its last one or its error.
+func (s *Server) long(w http.ResponseWriter, work func(*steps) (last step, err error)) {
+	out := newSteps(w)
+	last, err := work(out)
+	if err != nil {
+		last = step{Error: ErrorOf(s.explain(err))}
+	}
+	out.end(last)
 }
 
 // write does not report errors: a client that is gone ends the request's context, and with it the work.
@@ -95,35 +108,29 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, fmt.Errorf("import %s: %w", i.Name, err))
 		return
 	}
-	out := newSteps(w)
-	got, err := s.Desk.Import(r.Context(), r.Body, i, func(done int64) { out.progress(done, 0) })
-	if err != nil {
-		out.end(step{Error: ErrorOf(s.explain(err))})
-		return
-	}
-	out.end(step{Imported: &got, Done: got.Version.Bytes})
+	s.long(w, func(out *steps) (step, error) {
+		got, err := s.Desk.Import(r.Context(), r.Body, i, out.done)
+		return step{Imported: &got, Done: got.Version.Bytes}, err
+	})
 }
 
 func (s *Server) export(w http.ResponseWriter, r *http.Request) {
-	ref, err := lab.ParseRef(r.FormValue("ref"))
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	snap, err := s.Desk.Watch(r.Context(), 0)
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	v, err := snap.Version(ref)
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set(headerBytes, strconv.FormatInt(v.Bytes, 10))
-	w.Header().Set("Trailer", trailerResult)
-	w.Header().Set(trailerResult, s.result(s.Desk.Export(r.Context(), v.Ref(), w, nil)))
+	s.upload(w, func(body *flow) error {
+		ref, err := lab.ParseRef(r.FormValue("ref"))
+		if err != nil {
+			return err
+		}
+		snap, err := s.Desk.Watch(r.Context(), 0)
+		if err != nil {
+			return err
+		}
+		v, err := snap.Version(ref)
+		if err != nil {
+			return err
+		}
+		body.expect(0, v.Bytes)
+		return s.Desk.Export(r.Context(), v.Ref(), body, nil)
+	})
 }
 
 // result is how a stream ended, for its trailer.
@@ -144,11 +151,5 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, err)
 		return
 	}
-	out := newSteps(w)
-	err = s.Desk.Verify(r.Context(), ref, out.progress)
-	if err != nil {
-		out.end(step{Error: ErrorOf(s.explain(err))})
-		return
-	}
-	out.end(step{OK: true})
+	s.long(w, func(out *steps) (step, error) { return step{OK: true}, s.Desk.Verify(r.Context(), ref, out.progress) })
 }

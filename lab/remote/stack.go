@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -39,27 +40,23 @@ func (c *Client) ExportStack(ctx context.Context, name, as string, w io.Writer, 
 // ImportStack sends a bundle. An error in the middle, at either end, leaves no stack.
 func (c *Client) ImportStack(ctx context.Context, r io.Reader, progress func(done int64)) (lab.Changed, error) {
 	last, err := c.deliver(ctx, "/stack/import", nil, r, progress)
-	switch {
-	case err != nil:
-		return lab.Changed{}, err
-	case last.Changed == nil:
-		return lab.Changed{}, c.lost(ctx, errCut)
-	}
-	return *last.Changed, nil
+	return whole(ctx, c, last.Changed, err)
 }
 
-// download writes the body of an answer to w. What is it, for errors.
+// download writes the body of an answer to w, all of it. What is it, for errors.
 func (c *Client) download(ctx context.Context, what, path string, q url.Values, w io.Writer, progress func(done, of int64)) error {
 	res, err := c.send(ctx, http.MethodGet, path, q, nil)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	var of, done int64
+	var done, of int64
+	end := "" // as errors name it
 	if text := res.Header.Get(headerBytes); text != "" {
 		if of, err = strconv.ParseInt(text, 10, 64); err != nil {
 			return fmt.Errorf("%s: the lab says that it sends %q bytes: %w", what, text, lab.ErrDamaged)
 		}
+		end = fmt.Sprintf(" of %d", of)
 	}
 	buf := make([]byte, 256<<10)
 	for {
@@ -79,30 +76,24 @@ func (c *Client) download(ctx context.Context, what, path string, q url.Values, 
 			return c.lost(ctx, err)
 		}
 	}
-	var f failed
-	switch result := res.Trailer.Get(trailerResult); {
-	case result == resultOK:
-		return nil
-	case json.Unmarshal([]byte(result), &f) == nil && f.Error != nil:
-		return f.Error
+	err = told(res.Trailer.Get(trailerResult), true)
+	switch {
+	case errors.Is(err, errCut):
+		return fmt.Errorf("%s ended at byte %d%s: %w", what, done, end, err)
+	case err == nil && end != "" && done != of:
+		return fmt.Errorf("%s: %d%s bytes came: %w", what, done, end, lab.ErrDamaged)
 	}
-	return fmt.Errorf("%s ended at byte %d: %w: %w", what, done, errCut, lab.ErrUnreachable)
+	return err
 }
 
-func (s *Server) judge(w http.ResponseWriter, r *http.Request) {
+func (s *Server) judge(w http.ResponseWriter, r *http.Request) (any, error) {
 	var st lab.Stack
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxStack))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&st); err != nil {
-		s.refuse(w, fmt.Errorf("stack: %v: %w", err, lab.ErrInvalid))
-		return
+		return nil, fmt.Errorf("stack: %v: %w", err, lab.ErrInvalid)
 	}
-	got, err := s.Desk.Judge(r.Context(), st)
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	s.answer(w, got)
+	return s.Desk.Judge(r.Context(), st)
 }
 
 func (s *Server) results(w http.ResponseWriter, r *http.Request) {
@@ -168,11 +159,8 @@ func (s *Server) importStack(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, fmt.Errorf("import a stack: %w", err))
 		return
 	}
-	out := newSteps(w)
-	got, err := s.Desk.ImportStack(r.Context(), r.Body, func(done int64) { out.progress(done, 0) })
-	if err != nil {
-		out.end(step{Error: ErrorOf(s.explain(err))})
-		return
-	}
-	out.end(step{Changed: &got})
+	s.long(w, func(out *steps) (step, error) {
+		got, err := s.Desk.ImportStack(r.Context(), r.Body, out.done)
+		return step{Changed: &got}, err
+	})
 }

@@ -30,7 +30,7 @@ func (d *desk) Results(_ context.Context, boot int64, w io.Writer) error {
 }
 
 func (d *desk) ExportStack(_ context.Context, name, as string, w io.Writer, progress func(done, of int64)) error {
-	progress(0, 10)
+	progress(0, int64(len(name+" "+as)))
 	if _, err := io.WriteString(w, name+" "+as); err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func TestStacks(t *testing.T) {
 	}
 	var of int64
 	var b bytes.Buffer
-	if err := c.ExportStack(t.Context(), "hpt", "disk", &b, func(_, x int64) { of = x }); err != nil || b.String() != "hpt disk" || of != 10 {
+	if err := c.ExportStack(t.Context(), "hpt", "disk", &b, func(_, x int64) { of = x }); err != nil || b.String() != "hpt disk" || of != 8 {
 		t.Errorf("ExportStack = %q of %d, %v", b.String(), of, err)
 	}
 	b.Reset()

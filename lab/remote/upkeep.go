@@ -18,40 +18,21 @@ func (c *Client) Collect(ctx context.Context, dry bool) (got lab.Collected, err 
 
 // Fsck hashes everything in the store again.
 func (c *Client) Fsck(ctx context.Context, progress func(done, of int64)) (lab.Fscked, error) {
-	last, err := c.long(ctx, "/fsck", nil, nil, func(done, of int64) {
-		if progress != nil {
-			progress(done, of)
-		}
-	})
-	switch {
-	case err != nil:
-		return lab.Fscked{}, err
-	case last.Fscked == nil:
-		return lab.Fscked{}, c.lost(ctx, errCut)
-	}
-	return *last.Fscked, nil
+	last, err := c.long(ctx, "/fsck", nil, nil, progress)
+	return whole(ctx, c, last.Fscked, err)
 }
 
-func (s *Server) collect(w http.ResponseWriter, r *http.Request) {
+func (s *Server) collect(_ http.ResponseWriter, r *http.Request) (any, error) {
 	dry, err := strconv.ParseBool(r.FormValue("dry"))
 	if err != nil { // nothing goes because of a word that was not understood
-		s.refuse(w, fmt.Errorf("gc: dry=%q is neither true nor false: %w", r.FormValue("dry"), lab.ErrInvalid))
-		return
+		return nil, fmt.Errorf("gc: dry=%q is neither true nor false: %w", r.FormValue("dry"), lab.ErrInvalid)
 	}
-	got, err := s.Desk.Collect(r.Context(), dry)
-	if err != nil {
-		s.refuse(w, err)
-		return
-	}
-	s.answer(w, got)
+	return s.Desk.Collect(r.Context(), dry)
 }
 
 func (s *Server) fsck(w http.ResponseWriter, r *http.Request) {
-	out := newSteps(w)
-	got, err := s.Desk.Fsck(r.Context(), out.progress)
-	if err != nil {
-		out.end(step{Error: ErrorOf(s.explain(err))})
-		return
-	}
-	out.end(step{Fscked: &got, Done: got.Bytes})
+	s.long(w, func(out *steps) (step, error) {
+		got, err := s.Desk.Fsck(r.Context(), out.progress)
+		return step{Fscked: &got, Done: got.Bytes}, err
+	})
 }
