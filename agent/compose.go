@@ -47,21 +47,17 @@ func (h host) compose(ctx context.Context, o lab.Orders) (c *composition, err er
 			err = errors.Join(err, c.undo())
 		}
 	}()
-	d, err := h.find(o.Disk)
+	d, nodes, err := h.settle(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	for i, w := range o.Writes {
-		part, err := h.partition(d.name, w)
-		if err != nil {
-			return nil, fmt.Errorf("disk %s: %w", o.Disk, err)
-		}
 		// noload: a journal that is replayed would write to what was just proven.
-		if err := c.mount(part, layerAt(i), "ext4", unix.MS_RDONLY, "noload"); err != nil {
+		if err := c.mount(nodes[i], layerAt(i), "ext4", unix.MS_RDONLY, "noload"); err != nil {
 			return nil, fmt.Errorf("%s does not mount as ext4 (%w): %w", w.Ref, err, lab.ErrInvalid)
 		}
 	}
-	if err := h.mountUpper(c, d, o); err != nil {
+	if err := h.mountUpper(c, d, nodes[len(o.Writes):], o); err != nil {
 		return nil, err
 	}
 	all := overlays(o)

@@ -12,19 +12,16 @@ import (
 	"carte/lab/ext4"
 )
 
-// mountUpper mounts what takes the changes: carte-scratch, made anew, or memory.
-func (h host) mountUpper(c *composition, d blockdev, o lab.Orders) error {
-	s := o.Compose.Scratch
-	if s.Bytes == 0 {
+// mountUpper mounts what takes the changes: the partition scratch of d, made anew, or memory where there is none.
+func (h host) mountUpper(c *composition, d blockdev, scratch []string, o lab.Orders) error {
+	if len(scratch) == 0 {
 		if err := c.mount("tmpfs", upperAt, "tmpfs", 0, "size=50%,mode=0755"); err != nil {
 			return fmt.Errorf("memory for changes: %w", err)
 		}
 		return nil
 	}
-	part, err := h.partition(d.name, lab.Write{Offset: s.Offset, Bytes: s.Bytes})
-	if err == nil {
-		err = makeScratch(part, h.line("block", d.name, filepath.Base(part), "dev"), s.Bytes, o.Disk)
-	}
+	part := scratch[0]
+	err := makeScratch(part, h.line("block", d.name, filepath.Base(part), "dev"), o.Compose.Scratch.Bytes, o.Disk)
 	if err == nil {
 		err = c.mount(part, upperAt, "ext4", unix.MS_NOATIME, "")
 	}

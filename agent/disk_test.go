@@ -138,12 +138,16 @@ func TestOpenDiskRefuses(t *testing.T) {
 
 func TestPartition(t *testing.T) {
 	h := fake(t, desk)
-	got, err := h.partition("vda", lab.Write{Offset: lab.TreeOffset, Bytes: 4 << 20})
+	parts, err := h.partitions("vda")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := partitionFor(parts, lab.Write{Offset: lab.TreeOffset, Bytes: 4 << 20})
 	if err != nil || filepath.Base(got) != "vda1" {
 		t.Errorf("partition = %q, %v", got, err)
 	}
 	for _, w := range []lab.Write{{Offset: lab.TreeOffset, Bytes: 5 << 20}, {Offset: 0, Bytes: 1}} {
-		if got, err := h.partition("vda", w); !errors.Is(err, lab.ErrNotFound) {
+		if got, err := partitionFor(parts, w); !errors.Is(err, lab.ErrNotFound) {
 			t.Errorf("partition(%+v) = %q, %v", w, got, err)
 		}
 	}

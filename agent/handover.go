@@ -29,9 +29,6 @@ func (p *pid1) prepare(ctx context.Context, r Ready) (undo func() error, err err
 	case lab.StartDisk, lab.StartLay:
 		return undo, nil
 	case lab.StartPivot:
-		if err := here.settleTable(ctx, r.Orders); err != nil {
-			return undo, err
-		}
 		h, end, err := here.withLazy(ctx, lazyTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders})
 		if err != nil {
 			return undo, err
@@ -66,23 +63,44 @@ func (p *pid1) handover(_ context.Context, o lab.Orders) error {
 	return err
 }
 
-// settleTable lets the kernel see the partitions of a disk that was just flashed, unless it sees those that are needed.
-func (h host) settleTable(ctx context.Context, o lab.Orders) error {
-	d, err := h.find(o.Disk)
+// settle returns the disk of the orders, and devices for all that they have on it: first the images', then scratch's where there is
+// one. It lets the kernel read the table of a disk that was just flashed, unless it sees what is needed.
+func (h host) settle(ctx context.Context, o lab.Orders) (d blockdev, nodes []string, err error) {
+	if d, err = h.find(o.Disk); err != nil {
+		return d, nil, err
+	}
+	if nodes, err = h.nodes(d, o); err == nil {
+		return d, nodes, nil
+	}
+	if err = rereadTable(ctx, h.node(d)); err == nil {
+		nodes, err = h.nodes(d, o)
+	}
 	if err != nil {
-		return err
+		err = fmt.Errorf("disk %s: %w", o.Disk, err)
+	}
+	return d, nodes, err
+}
+
+// nodes finds the devices for all that orders have on a disk.
+func (h host) nodes(d blockdev, o lab.Orders) (nodes []string, err error) {
+	parts, err := h.partitions(d.name)
+	if err != nil {
+		return nil, err
 	}
 	all := o.Writes
 	if s := o.Compose.Scratch; s.Bytes > 0 {
 		all = append(slices.Clone(all), lab.Write{Offset: s.Offset, Bytes: s.Bytes})
 	}
-	if !slices.ContainsFunc(all, func(w lab.Write) bool { _, err := h.partition(d.name, w); return err != nil }) {
-		return nil
+	for _, w := range all {
+		node, ok := h.lazy[w.Offset]
+		if !ok {
+			if node, err = partitionFor(parts, w); err != nil {
+				return nil, err
+			}
+		}
+		nodes = append(nodes, node)
 	}
-	if err := rereadTable(ctx, h.node(d)); err != nil {
-		return fmt.Errorf("disk %s: %w", o.Disk, err)
-	}
-	return nil
+	return nodes, nil
 }
 
 // rereadTable lets the kernel see the partitions that the flash has made. Whoever looked at the disk a moment ago may
@@ -107,14 +125,17 @@ func rereadTable(ctx context.Context, dev string) error {
 	}
 }
 
-// partition finds the partition that an image was written to, by its place. It returns the path of its device.
-func (h host) partition(disk string, w lab.Write) (string, error) {
-	if node, ok := h.lazy[w.Offset]; ok {
-		return node, nil
-	}
+// A blockpart is a partition that the kernel sees.
+type blockpart struct {
+	off, bytes int64
+	node       string // the path of its device
+}
+
+// partitions lists those of a disk.
+func (h host) partitions(disk string) (all []blockpart, err error) {
 	entries, err := os.ReadDir(filepath.Join(h.sys, "block", disk))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), disk) {
@@ -122,8 +143,18 @@ func (h host) partition(disk string, w lab.Write) (string, error) {
 		}
 		start, err1 := strconv.ParseInt(h.line("block", disk, e.Name(), "start"), 10, 64) // in 512 bytes, as size
 		size, err2 := strconv.ParseInt(h.line("block", disk, e.Name(), "size"), 10, 64)
-		if err1 == nil && err2 == nil && start*512 == w.Offset && size*512 >= w.Bytes {
-			return filepath.Join(h.dev, e.Name()), nil
+		if err1 == nil && err2 == nil {
+			all = append(all, blockpart{start * 512, size * 512, filepath.Join(h.dev, e.Name())})
+		}
+	}
+	return all, nil
+}
+
+// partitionFor finds the partition that an image was written to, by its place.
+func partitionFor(all []blockpart, w lab.Write) (node string, err error) {
+	for _, p := range all {
+		if p.off == w.Offset && p.bytes >= w.Bytes {
+			return p.node, nil
 		}
 	}
 	return "", fmt.Errorf("the kernel sees no partition at byte %d: %w", w.Offset, lab.ErrNotFound)

@@ -83,7 +83,6 @@ func (w *work) parts(ctx context.Context) (all []part, err error) {
 		room = o.Tail.Offset
 	}
 	all = make([]part, len(o.Writes))
-	var fetches group
 	for i, x := range o.Writes {
 		if !layable(o.Form, x, i) {
 			return nil, fmt.Errorf("boot %d: %s, image %d of %d, has the form %q in a system of the form %q: this agent does not know how to lay it out: %w", o.Boot, x.Ref, i+1, len(o.Writes), x.Form, o.Form, lab.ErrInvalid)
@@ -92,14 +91,6 @@ func (w *work) parts(ctx context.Context) (all []part, err error) {
 			return nil, fmt.Errorf("boot %d: %s at byte %d does not fit on disk %s: %w", o.Boot, x.Ref, x.Offset, o.Disk, lab.ErrInvalid)
 		}
 		end = x.Offset + x.Bytes
-		fetches = append(fetches, func(ctx context.Context) error {
-			m, err := w.client.Manifest(ctx, x.Root, x.Bytes)
-			if err != nil {
-				return fmt.Errorf("%s: %w", x.Ref, err)
-			}
-			all[i] = newPart(x, m)
-			return nil
-		})
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("boot %d has no images: %w", o.Boot, lab.ErrInvalid)
@@ -107,7 +98,14 @@ func (w *work) parts(ctx context.Context) (all []part, err error) {
 	if s := o.Compose.Scratch; s.Bytes != 0 && (o.Form != lab.FormTree || s.Offset < end || s.Bytes < 0 || s.Offset+s.Bytes < s.Offset || s.Offset+s.Bytes > room) {
 		return nil, fmt.Errorf("boot %d: %d bytes for changes at byte %d do not fit on disk %s: %w", o.Boot, s.Bytes, s.Offset, o.Disk, lab.ErrInvalid)
 	}
-	return all, fetches.Run(ctx)
+	for i, x := range o.Writes { // one after the other: each connection more costs more than the wait for an answer
+		m, err := w.client.Manifest(ctx, x.Root, x.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", x.Ref, err)
+		}
+		all[i] = newPart(x, m)
+	}
+	return all, nil
 }
 
 // layable says whether the image that comes n-th, from 0, can be laid for a system of that form.

@@ -127,6 +127,9 @@ func (h host) withLazy(ctx context.Context, task lazyTask) (_ host, end func() e
 	if !anyLazy(task.Orders) {
 		return h, func() error { return nil }, nil
 	}
+	if _, _, err := h.settle(ctx, task.Orders); err != nil {
+		return h, nil, err
+	}
 	nodes, end, err := spawnLazy(ctx, task)
 	if err != nil {
 		return h, nil, fmt.Errorf("lazy layers: %w", err)
@@ -232,7 +235,11 @@ func (l *lazyLife) open(ctx context.Context, w lab.Write) (*lazyDevice, error) {
 	if err != nil {
 		return nil, err
 	}
-	path, err := l.h.partition(disk.name, w)
+	parts, err := l.h.partitions(disk.name)
+	if err != nil {
+		return nil, err
+	}
+	path, err := partitionFor(parts, w)
 	if err != nil {
 		return nil, err
 	}

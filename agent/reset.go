@@ -37,10 +37,7 @@ func (w *work) reset(ctx context.Context, f *flash) (done bool, err error) {
 	}
 	fc := lab.Forecast{Strategy: lab.Differential, Why: fmt.Sprintf("reset %s: every layer was proven here before; %s", how, s.words())}
 	w.say("%s, and is as it was; nothing is written", fc.Why)
-	if err := w.tell(ctx, lab.Report{Rung: lab.RungProbe, Forecast: fc}); err != nil {
-		return false, err
-	}
-	return true, w.reach(ctx, 0, lab.Report{Rung: lab.RungVerify})
+	return true, w.reach(ctx, 0, lab.Report{Rung: lab.RungVerify, Forecast: fc})
 }
 
 // resets says that orders do not want all of the disk to be read.

@@ -128,9 +128,6 @@ func (p *pid1) prepareKernel(ctx context.Context, r Ready) (undo func() error, e
 	undo = func() error { return nil }
 	try := r.Orders
 	try.Compose.Scratch = lab.Region{} // to see that all goes together; the second stage does it again, for good
-	if err := here.settleTable(ctx, r.Orders); err != nil {
-		return undo, err
-	}
 	h, end, err := here.withLazy(ctx, lazyTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders})
 	if err != nil {
 		return undo, err

@@ -134,16 +134,10 @@ func loadModule(file string) error {
 
 // waitForDisk returns when the kernel has found the one disk of the orders, and its partitions.
 func (h host) waitForDisk(ctx context.Context, o lab.Orders) error {
-	all := o.Writes
-	if s := o.Compose.Scratch; s.Bytes > 0 {
-		all = append(all[:len(all):len(all)], lab.Write{Offset: s.Offset, Bytes: s.Bytes})
-	}
 	for end := time.Now().Add(diskWait); ; {
 		d, err := h.find(o.Disk)
-		for _, w := range all {
-			if err == nil {
-				_, err = h.partition(d.name, w)
-			}
+		if err == nil {
+			_, err = h.nodes(d, o)
 		}
 		if err == nil {
 			return nil

@@ -135,7 +135,7 @@ type Report struct {
 	Rung     Rung     `json:"rung,omitempty"`
 	Progress Progress `json:"progress"`
 	Moved    Moved    `json:"moved"`
-	Forecast Forecast `json:"forecast,omitzero"` // once, with the rung probe
+	Forecast Forecast `json:"forecast,omitzero"` // once, with the rung probe, or where nothing is written with verify
 	Peer     Peer     `json:"peer,omitzero"`     // where other agents may ask this one for chunks
 	Writing  bool     `json:"writing,omitempty"`
 	Proven   bool     `json:"proven,omitempty"`       // of a shim: what was to come is there, and was read back
