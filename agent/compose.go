@@ -65,7 +65,7 @@ func (h host) compose(ctx context.Context, o lab.Orders) (c *composition, err er
 		return nil, err
 	}
 	for _, v := range all {
-		if err := c.overlay(v, "upper", append([]string{v.room + "/ours"}, v.lower...)...); err != nil {
+		if err := c.overlay(v, "upper", wholly, append([]string{v.room + "/ours"}, v.lower...)...); err != nil {
 			return nil, err
 		}
 	}
@@ -133,9 +133,15 @@ func overlays(o lab.Orders) (all []overlaid) {
 // roomOf is where the changes of files with a place lie.
 func roomOf(w lab.Write) string { return filepath.Join(upperAt, w.Ref.Name+".layer") }
 
-// overlay mounts lower layers, the topmost first, with changes going to the directory upper in the room of v. What is changed
-// must be whole there for whoever reads it later: no redirects, no files of which only the metadata is there.
-func (c *composition) overlay(v overlaid, upper string, lower ...string) error {
+// What is changed must be whole in its layer for whoever reads it later: no redirects, no files of which only the metadata is
+// there. hasty is for what is made anew at each boot before anybody needs it: the kernel waits for no disk.
+const (
+	wholly = ",redirect_dir=off,metacopy=off"
+	hasty  = wholly + ",volatile"
+)
+
+// overlay mounts lower layers, the topmost first, with changes going to the directory upper in the room of v.
+func (c *composition) overlay(v overlaid, upper, options string, lower ...string) error {
 	upper, work := filepath.Join(v.room, upper), filepath.Join(v.room, upper+".work")
 	at := rootAt
 	err := errors.Join(os.MkdirAll(work, 0o755), likeBelow(upper, v.lower[len(v.lower)-1]))
@@ -144,8 +150,8 @@ func (c *composition) overlay(v overlaid, upper string, lower ...string) error {
 	}
 	if err == nil {
 		data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(lower, ":"), upper, work)
-		if err = c.mount("overlay", at, "overlay", 0, data+",redirect_dir=off,metacopy=off"); errors.Is(err, unix.EINVAL) {
-			err = c.mount("overlay", at, "overlay", 0, data) // a kernel that has neither, and so does neither
+		if err = c.mount("overlay", at, "overlay", 0, data+options); errors.Is(err, unix.EINVAL) {
+			err = c.mount("overlay", at, "overlay", 0, data) // a kernel that does not know them, and so does none of it
 		}
 	}
 	if err != nil {
@@ -160,7 +166,7 @@ func addOurs(o lab.Orders, all []overlaid) (err error) {
 	c := &composition{}
 	defer func() { err = errors.Join(err, c.undo()) }()
 	for _, v := range all {
-		if err := c.overlay(v, "ours", v.lower...); err != nil {
+		if err := c.overlay(v, "ours", hasty, v.lower...); err != nil {
 			return err
 		}
 		if v.place != "" {
