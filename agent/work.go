@@ -182,8 +182,10 @@ func (s *session) boot(ctx context.Context, o lab.Orders) error {
 
 // climb takes the boot from its orders to the server's leave to start the user's system.
 func (w *work) climb(ctx context.Context) error {
-	if err := w.reach(ctx, 0, lab.Report{Rung: lab.RungProbe}); err != nil {
-		return err
+	if !w.resets() { // which is over before anybody could look
+		if err := w.reach(ctx, 0, lab.Report{Rung: lab.RungProbe}); err != nil {
+			return err
+		}
 	}
 	if err := w.flash(ctx); err != nil {
 		return err

@@ -38,7 +38,7 @@ type Reset string
 
 const (
 	ResetAlways  Reset = "always"  // every byte
-	ResetSampled Reset = "sampled" // one chunk in sixteen, others at every boot
+	ResetSampled Reset = "sampled" // one chunk in sixteen, at most 64 of them, others at every boot
 	ResetTrust   Reset = "trust"   // none: nothing of carte's has written there since
 )
 
@@ -334,7 +334,7 @@ func (p *Plan) settleStart(m Machine) error {
 	}
 	if p.Form == FormTree {
 		p.Upper = Upper(or(string(p.Upper), string(UpperMemory)))
-		p.Reset = Reset(or(string(p.Reset), string(ResetAlways)))
+		p.Reset = Reset(or(string(p.Reset), string(ResetSampled)))
 		if p.Gives(Sealed) {
 			p.Reset = ResetAlways
 		}

@@ -132,7 +132,7 @@ func (t *contractTest) tell(b lab.Badge) error {
 // prepare makes the stack, the probe and the machine.
 func (t *contractTest) prepare(ctx context.Context, s lab.Snapshot, terms lab.Terms) (st lab.Stack, err error) {
 	form := s.Images[t.version.Image].Form
-	st = lab.Stack{Name: t.name, Layers: []lab.Ref{t.version.Ref()}, Asks: lab.Terms{}, Note: "made by carte contract test"}
+	st = lab.Stack{Name: t.name, Layers: []lab.Ref{t.version.Ref()}, Reset: lab.ResetAlways, Asks: lab.Terms{}, Note: "made by carte contract test"}
 	switch {
 	case form == lab.FormTree:
 	case form == lab.FormFiles && t.system != "":

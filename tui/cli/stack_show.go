@@ -89,7 +89,7 @@ func startWords(st lab.Stack, p lab.Plan) string {
 }
 
 var resetWords = map[lab.Reset]string{
-	lab.ResetAlways: "every byte, before every boot", lab.ResetSampled: "one chunk in sixteen before a boot, others every time", lab.ResetTrust: "nothing that carte has laid and proven before",
+	lab.ResetAlways: "every byte, before every boot", lab.ResetSampled: "one chunk in sixteen before a boot, at most 64, others every time", lab.ResetTrust: "nothing that carte has laid and proven before",
 }
 
 // agreedWords says what became of a clause.
