@@ -30,6 +30,7 @@ const again = 20 * time.Second
 // the attempts, so this ends.
 func PID1() {
 	debug.SetMemoryLimit(memory)
+	debug.SetGCPercent(-1) // below that there is nothing to save: this process ends when the user's system begins
 	p := &pid1{console: os.Stdout}
 	for {
 		group{reap, p.run}.Run(context.Background()) // neither returns
