@@ -96,6 +96,7 @@ type offering struct {
 	Ref  Ref
 	Form Form
 	Terms
+	Lacks []string // see Inside.Lacks
 }
 
 // agree puts together what a stack asks for, what its images offer, and what carte can keep for a system of that form.
@@ -132,11 +133,14 @@ func negotiate(form Form, asks Terms, images []offering) (all []Agreed) {
 		if a.Need == "" {
 			continue
 		}
+		kernel := slices.IndexFunc(images, func(im offering) bool { return im.Form == FormKernel && len(im.Lacks) > 0 })
 		switch {
 		case len(a.By) == 0:
 			a.Why = "no image offers it; " + row.Lacks
 		case !slices.Contains(row.Served, form):
 			a.Why = fmt.Sprintf("carte cannot keep it for a %s; %s", form, row.Lacks)
+		case row.Clause == Lazy && kernel >= 0:
+			a.Why = fmt.Sprintf("the kernel %s has no %s, through which what has not arrived is read; %s", images[kernel].Ref, strings.Join(images[kernel].Lacks, " and no "), row.Lacks)
 		case row.Clause == Sealed && given[Lazy]:
 			a.Why = "lazy is given, and what has not arrived is not proven; " + row.Lacks
 		default:

@@ -115,6 +115,26 @@ func TestClausesAreKept(t *testing.T) {
 			}
 		}
 	})
+	t.Run("lazy", func(t *testing.T) {
+		b := without(t)
+		b.image("later", "system", FormFiles, offers(Terms{Lazy: Optional}))
+		b.image("bare", "system", FormKernel, inside(Inside{Starts: "linux", Lacks: []string{"fuse", "loop"}}))
+		b.image("full", "system", FormKernel, inside(Inside{Starts: "linux"}))
+		const why = "the kernel bare@1 has no fuse and no loop, through which"
+		b.must(PutStack{Stack: Stack{Name: "s", Layers: named("root", "later", "bare"), Asks: Terms{Lazy: Optional}}})
+		p, err := b.now().Resolve("s")
+		if err != nil || p.Gives(Lazy) || !slices.ContainsFunc(p.Agreed, func(a Agreed) bool { return a.Clause == Lazy && strings.HasPrefix(a.Why, why) }) {
+			t.Errorf("under a kernel that cannot: %+v, %v", p.Agreed, err)
+		}
+		if slices.ContainsFunc(p.writes(), func(w Write) bool { return w.Lazy }) {
+			t.Errorf("the agent is told to lay %+v", p.writes())
+		}
+		b.refused(PutStack{Stack: Stack{Name: "t", Layers: named("root", "later", "bare"), Asks: Terms{Lazy: Required}}}, ErrRefused, "clause lazy is required and cannot be given", why)
+		b.must(PutStack{Stack: Stack{Name: "t", Layers: named("root", "later", "full"), Asks: Terms{Lazy: Required}}})
+		if p, err := b.now().Resolve("t"); err != nil || !p.Gives(Lazy) || !p.compose().Requires(Lazy) || p.compose().Requires(Overlay) {
+			t.Errorf("under a kernel that can: %+v, %v", p.compose(), err)
+		}
+	})
 	t.Run("results", func(t *testing.T) {
 		b := without(t)
 		x := b.runs("vm", Stack{Name: "s", Layers: named("root")})

@@ -72,6 +72,7 @@ type Inside struct {
 	Firmware []Firmware `json:"firmware,omitempty"` // that can start it: of a disk, or of a kernel that needs one
 	Starts   string     `json:"starts,omitempty"`   // of a kernel: linux, multiboot, elf, efi
 	Kernels  []string   `json:"kernels,omitempty"`  // releases of the Linux kernels in it
+	Lacks    []string   `json:"lacks,omitempty"`    // of a Linux kernel: what the clause lazy takes, and it has neither built in nor as a module
 	Init     string     `json:"init,omitempty"`     // of a tree: the program that is started
 	Serial   bool       `json:"serial,omitempty"`   // something in it opens a serial console
 	Run      bool       `json:"run,omitempty"`      // it has a program called run at its top

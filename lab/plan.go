@@ -295,7 +295,7 @@ func (s Snapshot) offerings(layers []PlanLayer) (all []offering) {
 		if v.Offers == nil && v.Inside.Run && l.Place == ProjectPlace {
 			terms = Terms{Autostart: Optional}
 		}
-		all = append(all, offering{l.Ref, l.Form, terms})
+		all = append(all, offering{l.Ref, l.Form, terms, v.Inside.Lacks})
 	}
 	return all
 }

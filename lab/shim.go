@@ -23,6 +23,9 @@ func (p Plan) compose() Compose {
 	for _, a := range p.Agreed {
 		if a.Given {
 			c.Given = append(c.Given, a.Clause)
+			if a.Need == Required {
+				c.Must = append(c.Must, a.Clause)
+			}
 		}
 	}
 	return c

@@ -103,12 +103,16 @@ type Compose struct {
 	Scratch  Region            `json:"scratch,omitzero"`   // where its changes go; empty: to memory
 	Files    []TextFile        `json:"files,omitempty"`    // written into it before it starts
 	Given    []Clause          `json:"given,omitempty"`    // the clauses of the agreement
+	Must     []Clause          `json:"must,omitempty"`     // of those, the ones that are required
 	Params   map[string]string `json:"params,omitempty"`   // for what it runs, in the environment as CARTE_NAME
 	Fallback bool              `json:"fallback,omitempty"` // should kexec fail, the machine may restart: the server has the kernel
 }
 
 // Gives says whether a clause is given.
 func (c Compose) Gives(x Clause) bool { return slices.Contains(c.Given, x) }
+
+// Requires says whether a clause is given, and there is no boot without it.
+func (c Compose) Requires(x Clause) bool { return slices.Contains(c.Must, x) }
 
 // A Region is a part of a disk, in bytes.
 type Region struct {

@@ -57,6 +57,10 @@ func TestKernelsAreImported(t *testing.T) {
 		{"other", kernelTar(t, "6.6", 1, member{name: "boot/vmlinuz-6.10", text: string(bzImage("6.10", 1<<20, 3))}),
 			lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.BIOS}, Starts: "linux", Kernels: []string{"6.10"}}, "Linux 6.10", "its modules are of 6.6"},
 		{"alone", bzImage("7.0", 1<<20, 4), lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.BIOS}, Starts: "linux", Kernels: []string{"7.0"}}, "Linux 7.0", "no modules"},
+		{"bare", kernelTar(t, "6.7", 5, member{name: "lib/modules/6.7/modules.builtin", text: "kernel/drivers/block/loop.ko\nkernel/fs/ext4/ext4.ko\n"}),
+			lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.BIOS}, Starts: "linux", Kernels: []string{"6.7"}, Lacks: []string{"fuse"}}, "Linux 6.7", "modules.dep is missing"},
+		{"full", kernelTar(t, "6.8", 6, member{name: "lib/modules/6.8/modules.builtin", text: "kernel/drivers/block/loop.ko\n"}, member{name: "lib/modules/6.8/kernel/fs/fuse/fuse.ko.xz", text: "x"}),
+			lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.BIOS}, Starts: "linux", Kernels: []string{"6.8"}}, "Linux 6.8", "modules.dep is missing"},
 		{"multi", multiboot, lab.Inside{Firmware: []lab.Firmware{lab.BIOS}, Starts: "multiboot"}, "multiboot", ""},
 		{"efi", efi, lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.UEFI}, Starts: "efi"}, "EFI program", ""},
 		{"elf", elf, lab.Inside{Arch: "amd64", Firmware: []lab.Firmware{lab.BIOS}, Starts: "elf"}, "ELF", ""},
@@ -65,7 +69,7 @@ func TestKernelsAreImported(t *testing.T) {
 	} {
 		got := imported(t, d, lab.Import{Name: c.name, Kind: "system", Form: lab.FormKernel}, c.bytes)
 		v, in := got.Version, got.Version.Inside
-		if in.Arch != c.inside.Arch || in.Starts != c.inside.Starts || in.Serial != c.inside.Serial || !slices.Equal(in.Kernels, c.inside.Kernels) || !slices.Equal(in.Firmware, c.inside.Firmware) || len(in.UUIDs) != 1 {
+		if in.Arch != c.inside.Arch || in.Starts != c.inside.Starts || in.Serial != c.inside.Serial || !slices.Equal(in.Kernels, c.inside.Kernels) || !slices.Equal(in.Firmware, c.inside.Firmware) || !slices.Equal(in.Lacks, c.inside.Lacks) || len(in.UUIDs) != 1 {
 			t.Errorf("%s: inside is %+v", c.name, in)
 		}
 		if all := strings.Join(got.Warnings, "\n"); !strings.Contains(v.Found, c.found) || !strings.Contains(all, c.warns) || c.warns == "" && all != "" {

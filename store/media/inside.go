@@ -81,7 +81,7 @@ func (f *Files) Inside(form lab.Form) (in lab.Inside) {
 			}
 		}
 		if p.Release != "" && in.Starts == "linux" {
-			in.Kernels = []string{lab.Clean(p.Release)}
+			in.Kernels, in.Lacks = []string{lab.Clean(p.Release)}, f.lacks()
 		}
 	}
 	if in.Arch == "386" { // an amd64 machine runs it
