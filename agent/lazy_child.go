@@ -40,11 +40,13 @@ const (
 // lazyTask says how the server is found, and what is to be laid where.
 type lazyTask struct {
 	Server, Pin, Key string
-	Orders           lab.Orders // the writes that are Lazy are served
+	Orders           lab.Orders                       // the writes that are Lazy are served
+	Say              func(format string, args ...any) `json:"-"` // takes what a person should know before they are; may be nil
 }
 
-// lazyWord is the process's first word, and its last but for an error.
+// lazyWord is what the process says. The first that has Nodes or an Error is its last, but for an error.
 type lazyWord struct {
+	Said  string
 	Nodes []string // the device of each write of the orders; empty where the write is not lazy
 	Error string
 }
@@ -94,7 +96,12 @@ func spawnLazy(ctx context.Context, task lazyTask) (nodes []string, end func() e
 	}
 	free := context.AfterFunc(ctx, func() { words.SetReadDeadline(time.Now()) })
 	var word lazyWord
-	err = json.NewDecoder(words).Decode(&word)
+	for heard := json.NewDecoder(words); err == nil && word.Nodes == nil && word.Error == ""; {
+		word = lazyWord{}
+		if err = heard.Decode(&word); word.Said != "" && task.Say != nil {
+			task.Say("%s", word.Said)
+		}
+	}
 	free()
 	switch {
 	case ctx.Err() != nil:
@@ -223,7 +230,12 @@ func (l *lazyLife) Run(ctx context.Context) (err error) {
 		l.waiting++
 		l.coming++
 		g = append(g, func(ctx context.Context) error {
-			return d.run(ctx, func(node string) { l.ready(i, node) }, l.whole)
+			ready := func(node string) { l.ready(i, node) }
+			err := d.run(ctx, ready, l.whole)
+			if why := (*unserved)(nil); errors.As(err, &why) && ctx.Err() == nil {
+				return l.bring(ctx, d, why, ready)
+			}
+			return err
 		})
 	}
 	return g.Run(ctx)

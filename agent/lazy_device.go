@@ -34,7 +34,7 @@ func (d *lazyDevice) run(ctx context.Context, ready func(node string), whole fun
 	return d.serve(ctx, d.path, func(ctx context.Context) error {
 		node, err := d.attach()
 		if err != nil {
-			return err
+			return &unserved{err}
 		}
 		ready(node)
 		began := time.Now()

@@ -47,7 +47,7 @@ func (l *lazy) serve(ctx context.Context, path string, ready func(context.Contex
 		Logger:            log.New(io.Discard, "", 0),
 	})
 	if err != nil {
-		return fmt.Errorf("mount a lazy layer at %s (is FUSE in the kernel?): %w", path, err)
+		return &unserved{fmt.Errorf("FUSE, through which it is read, cannot be mounted at %s: %w", path, err)}
 	}
 	err = group{
 		func(context.Context) error {

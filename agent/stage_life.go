@@ -56,7 +56,7 @@ func (p *pid1) second(ctx context.Context) error {
 			return err
 		}
 	}
-	h, _, err := here.withLazy(ctx, lazyTask{Server: task.Server, Pin: task.Pin, Key: task.Key, Orders: s.Orders})
+	h, _, err := here.withLazy(ctx, lazyTask{Server: task.Server, Pin: task.Pin, Key: task.Key, Orders: s.Orders, Say: v.say})
 	if err != nil {
 		return err
 	}

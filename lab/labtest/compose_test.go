@@ -264,12 +264,18 @@ func resets(t testing.TB, order ...lab.Reset) map[lab.Reset][]time.Duration {
 
 // ownKernel makes a kernel image of a real kernel as its package has it: its modules, and no list of what they need.
 func ownKernel(t testing.TB, b *labtest.Bench) lab.Version {
+	return debianKernel(t, b, "kernel", t.TempDir())
+}
+
+// debianKernel is ownKernel for an image of that name. The package is unpacked in dir, once; files named so are left out.
+func debianKernel(t testing.TB, b *labtest.Bench, name, dir string, without ...string) lab.Version {
 	t.Helper()
-	dir := t.TempDir()
-	const fetch = `set -e; cd "$0"; p=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2; exit}')
-apt-get download -q "$p" >&2; dpkg-deb -x ./*.deb x; mv x/boot/vmlinuz-* x/boot/kernel; rm x/boot/System.map* x/boot/config* ./*.deb
-cd x; rm -rf usr; tar -cf ../kernel.tar --owner=0 --group=0 --sort=name boot lib`
-	if out, err := exec.CommandContext(t.Context(), "sh", "-c", fetch, dir).CombinedOutput(); err != nil {
+	const fetch = `set -e; cd "$0"; test -d x || {
+	p=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2; exit}')
+	apt-get download -q "$p" >&2; dpkg-deb -x ./*.deb x; mv x/boot/vmlinuz-* x/boot/kernel; rm x/boot/System.map* x/boot/config* ./*.deb; rm -rf x/usr; }
+for f in "$@"; do find x -name "$f" -delete; done
+tar -C x -cf kernel.tar --owner=0 --group=0 --sort=name boot lib`
+	if out, err := exec.CommandContext(t.Context(), "sh", append([]string{"-c", fetch, dir}, without...)...).CombinedOutput(); err != nil {
 		labtest.Lacking(t, "Debian's kernel package could not be had: "+err.Error()+": "+string(out))
 	}
 	in, err := os.Open(path.Join(dir, "kernel.tar"))
@@ -282,7 +288,7 @@ cd x; rm -rf usr; tar -cf ../kernel.tar --owner=0 --group=0 --sort=name boot lib
 		t.Fatal(err)
 	}
 	defer out.Close()
-	if err := media.Tree(t.Context(), in, out, media.TreeOptions{Label: "kernel", UUID: [16]byte{7}}); err != nil {
+	if err := media.Tree(t.Context(), in, out, media.TreeOptions{Label: name, UUID: [16]byte{7}}); err != nil {
 		t.Fatal(err)
 	}
 	st, err := out.Stat()
@@ -296,8 +302,8 @@ cd x; rm -rf usr; tar -cf ../kernel.tar --owner=0 --group=0 --sort=name boot lib
 	if err != nil || m.Size != st.Size() {
 		t.Fatalf("%d bytes: %v", m.Size, err)
 	}
-	labtest.Say(t, b, lab.AddVersion{Version: lab.Version{Image: "kernel", Root: m.Root(), Bytes: m.Size, Content: m.Size, Inside: lab.Inside{Starts: "linux"}}, Kind: "system", Form: lab.FormKernel})
-	v, err := labtest.Now(t, b).Version(lab.Ref{Name: "kernel"})
+	labtest.Say(t, b, lab.AddVersion{Version: lab.Version{Image: name, Root: m.Root(), Bytes: m.Size, Content: m.Size, Inside: lab.Inside{Starts: "linux"}}, Kind: "system", Form: lab.FormKernel})
+	v, err := labtest.Now(t, b).Version(lab.Ref{Name: name})
 	if err != nil {
 		t.Fatal(err)
 	}
