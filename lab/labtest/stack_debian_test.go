@@ -46,6 +46,7 @@ func debianParts(t *testing.T) (tree string, kernels []string) {
 const projectRun = `#!/bin/sh
 is() { test "$2" = "$3" || { echo "::carte fail $1 is '$2' and not '$3'"; exit 1; }; }
 echo "::carte metric kernel=$(uname -r | cut -d. -f2) minor"
+echo "::carte metric lazy=$(ls -d /sys/block/dm-* 2>/dev/null | wc -l) layers"
 echo "::carte metric units=$(systemctl list-units --state=active --no-legend | wc -l)"
 is "the host's name" "$(cat /etc/hostname)" vm
 is "ann's file" "$(cat /home/ann/hello)" $CARTE_PARAM_HELLO
@@ -122,7 +123,8 @@ func load(t *testing.T, d lab.Desk, from any, i lab.Import) lab.Imported {
 
 // A real Debian runs under two kernels of its own with what a user, a project and a loan add to it: by kexec and by netboot.
 // What it writes never reaches the base; what its project leaves comes home; what the user changed becomes a version, and
-// what nobody changed costs nothing; the loan ends at its date.
+// what nobody changed costs nothing; the loan ends at its date. The first time, its systemd runs while its tree and its home
+// arrive.
 func TestDebianStack(t *testing.T) {
 	t.Parallel()
 	labtest.QEMU(t)
@@ -130,12 +132,13 @@ func TestDebianStack(t *testing.T) {
 	tree, kernels := debianParts(t)
 	b := labtest.New(t, netboot.Config{Payload: p})
 	vms := labtest.NewVMs(t, b)
-	base := load(t, b, tree, lab.Import{Name: "debian", Kind: "system", Form: lab.FormTree})
+	base := load(t, b, tree, lab.Import{Name: "debian", Kind: "system", Form: lab.FormTree,
+		Offers: lab.Terms{lab.Overlay: lab.Optional, lab.Heartbeat: lab.Optional, lab.Results: lab.Optional, lab.Lazy: lab.Optional}})
 	for i, file := range kernels[:2] {
 		load(t, b, file, lab.Import{Name: []string{"old", "new"}[i], Kind: "system", Form: lab.FormKernel})
 	}
 	home := load(t, b, archive(t, map[string]string{"hello": "hello\n", "old": "old\n", "large": random(4 << 20)}),
-		lab.Import{Name: "home", Kind: "user", Form: lab.FormFiles, Place: "/home/ann"})
+		lab.Import{Name: "home", Kind: "user", Form: lab.FormFiles, Place: "/home/ann", Offers: lab.Terms{lab.Lazy: lab.Optional}})
 	load(t, b, archive(t, map[string]string{"run": projectRun}), lab.Import{Name: "work", Kind: "project", Form: lab.FormFiles})
 	loan := archive(t, map[string]string{"lent": "lent\n"})
 	load(t, b, loan, lab.Import{Name: "loan", Kind: "temporary", Form: lab.FormFiles, Place: "/srv/data", Dies: time.Now().Add(time.Hour)})
@@ -144,7 +147,7 @@ func TestDebianStack(t *testing.T) {
 			Name: name, Layers: []lab.Ref{{Name: "debian"}, {Name: name}, {Name: "home"}, {Name: "work"}, {Name: "loan"}},
 			Cmdline: "quiet pages={pages}", Params: map[string]string{"pages": "512", "junk": "64", "change": "no", "hello": "hello"},
 			Start: start, Upper: lab.UpperDisk, Files: []lab.TextFile{{Path: "/etc/hostname", Text: "{machine}\n"}},
-			Asks: lab.Terms{lab.Autostart: lab.Required, lab.Results: lab.Required, lab.Overlay: lab.Required},
+			Asks: lab.Terms{lab.Autostart: lab.Required, lab.Results: lab.Required, lab.Overlay: lab.Required, lab.Lazy: lab.Optional},
 		}})
 	}
 	stack("old", lab.StartKexec)
@@ -165,6 +168,7 @@ func TestDebianStack(t *testing.T) {
 		if x.State != lab.Done || x.Metrics["kernel"].Value != kernel || x.Metrics["units"].Value < 10 {
 			t.Fatalf("it is %s: %s; it said %+v", x.State, x.Reason, x.Metrics)
 		}
+		labtest.UntilIn(t, b, labtest.Long, "all bytes of lazy layers", func(s lab.Snapshot) bool { return s.Machines[m.ID].Holds[0].Absent == 0 })
 		vms.CutPower(t, m)
 		labtest.Until(t, b, "power off", func(s lab.Snapshot) bool { return s.Live[m.ID].Power == "off" })
 		if err := labtest.HoldsAt(t, b.State.Chunks, vms.Disk(m), lab.TreeOffset, base.Version); err != nil {
@@ -185,6 +189,9 @@ func TestDebianStack(t *testing.T) {
 	if got := results(first)["deep/uname"]; !strings.Contains(got, " 6.1.") || !strings.Contains(got, " vm ") {
 		t.Errorf("its result is %q", got)
 	}
+	if first.Metrics["lazy"].Value != 2 {
+		t.Errorf("of the layers, %v are lazy; its tree and its home should be", first.Metrics["lazy"].Value)
+	}
 	if len(first.Wrote) > 0 {
 		t.Errorf("nothing of the user's was changed, and %v were written back", first.Wrote)
 	}
@@ -199,6 +206,9 @@ func TestDebianStack(t *testing.T) {
 	v, err := labtest.Now(t, b).Version(lab.Ref{Name: "home"})
 	if err != nil || v.Number != 2 || v.Parent != 1 || !slices.Equal(second.Wrote, []lab.Ref{v.Ref()}) || v.Stored > home.New/2 {
 		t.Errorf("home is %+v (%v), the boot wrote back %v; the first version took %d bytes", v, err, second.Wrote, home.New)
+	}
+	if second.Metrics["lazy"].Value != 0 {
+		t.Errorf("with all on the disk, %v layers are lazy", second.Metrics["lazy"].Value)
 	}
 	if second.Moved.Written > 256<<20 {
 		t.Errorf("another kernel moved %s", second.Moved.Words())
