@@ -2,9 +2,9 @@ package media
 
 import (
 	"slices"
-	"strings"
 
 	"carte/lab/ext4"
+	"carte/lab/modules"
 )
 
 // lazyModules are what a kernel serves the clause lazy with, by the names of their modules.
@@ -17,34 +17,25 @@ func (f *Files) lacks() (all []string) {
 	if dir == nil || len(dir.Names) != 1 {
 		return nil
 	}
-	for release, modules := range dir.Names {
-		built, err := f.read("lib/modules/"+release+"/modules.builtin", maxText)
+	for release, n := range dir.Names {
+		list, err := f.read("lib/modules/"+release+"/modules.builtin", maxText)
 		if err != nil {
 			return nil
 		}
-		has := map[string]bool{}
-		for line := range strings.Lines(string(built)) {
-			has[moduleOf(line[strings.LastIndex(line, "/")+1:])] = true
-		}
-		listModules(modules, has)
-		all = slices.DeleteFunc(slices.Clone(lazyModules), func(name string) bool { return has[name] })
+		built, has := modules.Parse(map[string][]byte{"modules.builtin": list}), map[string]bool{}
+		listModules(n, has)
+		all = slices.DeleteFunc(slices.Clone(lazyModules), func(name string) bool { return has[name] || built.Built(name) })
 	}
 	return all
 }
 
-// listModules notes the names of all modules below a directory.
+// listModules notes the names of all modules below a directory; that of any other file is no module's.
 func listModules(n *ext4.Node, has map[string]bool) {
 	for name, child := range n.Names {
 		if child.IsDir() {
 			listModules(child, has)
 		} else {
-			has[moduleOf(name)] = true
+			has[modules.Name(name)] = true
 		}
 	}
-}
-
-// moduleOf is the name of the module in a file of that name; that of any other file is no module's.
-func moduleOf(file string) string {
-	name, _, _ := strings.Cut(file, ".ko")
-	return name
 }
