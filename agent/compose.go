@@ -42,9 +42,10 @@ type composition struct {
 // mounted.
 func (h host) compose(ctx context.Context, o lab.Orders) (c *composition, err error) {
 	c = &composition{}
+	begun := c // which is nil in what is returned with an error
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.undo())
+			err = errors.Join(err, begun.undo())
 		}
 	}()
 	d, nodes, err := h.settle(ctx, o)

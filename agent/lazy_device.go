@@ -65,6 +65,10 @@ func (d *lazyDevice) attach() (node string, err error) {
 		return "", fmt.Errorf("open %s: %w", d.path, err)
 	}
 	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil { // a loop device of Linux 6.1 has the size that the kernel remembers: none, unless somebody asked
+		return "", fmt.Errorf("the size of %s: %w", d.path, err)
+	}
 	config := unix.LoopConfig{Fd: uint32(fd), Size: uint32(d.disk.Block())}
 	config.Info.Sizelimit = uint64(d.size())
 	// Direct: reads run side by side, and one that waits for the wire holds up no other.

@@ -33,40 +33,41 @@ echo "::carte done"
 exec /bin/busybox poweroff -f
 `
 
-// A slowWire is a source of chunks that hands over so many bytes a second, until it is told to hurry.
+// A slowWire is a source of chunks that hands over so many bytes of lazy layers a second. What is to be there before a system
+// starts, a kernel, it does not hold up.
 type slowWire struct {
 	netboot.ChunkSource
-	counted map[chunk.ID]bool // chunks of lazy layers
 
 	mu   sync.Mutex
-	rate float64   // bytes a second; 0: as fast as it goes
-	free time.Time // when the wire is free again
-	sent int64     // bytes of counted chunks that have left
+	lazy map[chunk.ID]bool // chunks of lazy layers
+	rate float64           // their bytes a second; 0: as fast as it goes
+	free time.Time         // when the wire is free again
+	sent int64             // their bytes that have left
 }
 
 func (w *slowWire) Stored(id chunk.ID) ([]byte, error) {
 	b, err := w.ChunkSource.Stored(id)
 	w.mu.Lock()
-	now := time.Now()
-	if w.free.Before(now) || w.rate == 0 {
-		w.free = now
-	}
-	if w.rate > 0 {
+	rest, slow := time.Duration(0), w.lazy[id]
+	if now := time.Now(); slow && w.rate > 0 {
+		if w.free.Before(now) {
+			w.free = now
+		}
 		w.free = w.free.Add(time.Duration(float64(len(b)) / w.rate * 1e9))
+		rest = w.free.Sub(now)
 	}
-	rest := w.free.Sub(now)
 	w.mu.Unlock()
 	<-time.After(rest) // which is what a wire does
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.counted[id] {
+	if slow {
 		w.sent += int64(len(b))
 	}
 	return b, err
 }
 
-// counts has the chunks of a version counted from now on.
-func (w *slowWire) counts(t testing.TB, v lab.Version, c *store.Chunks) {
+// holds up the chunks of a version from now on.
+func (w *slowWire) holds(t testing.TB, v lab.Version, c *store.Chunks) {
 	m, err := c.Manifest(v.Root)
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +75,7 @@ func (w *slowWire) counts(t testing.TB, v lab.Version, c *store.Chunks) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, id := range m.IDs {
-		w.counted[id] = true
+		w.lazy[id] = true
 	}
 }
 
@@ -113,13 +114,13 @@ type lazyBench struct {
 
 func newLazyBench(t testing.TB) *lazyBench {
 	labtest.QEMU(t)
-	l := &lazyBench{wire: &slowWire{counted: map[chunk.ID]bool{}}}
+	l := &lazyBench{wire: &slowWire{lazy: map[chunk.ID]bool{}}}
 	l.Bench = labtest.New(t, netboot.Config{Payload: labtest.RealPayload(t), Chunks: l.wire})
 	l.wire.ChunkSource = l.State.Chunks
 	l.vms = labtest.NewVMs(t, l.Bench)
 	offers := lab.Terms{lab.Lazy: lab.Optional, lab.Overlay: lab.Optional, lab.Heartbeat: lab.Optional}
 	l.tree = loaded(t, l.Bench, busyboxSystem(t, lazyInit), lab.Import{Name: "base", Kind: "system", Form: lab.FormTree, Offers: offers})
-	l.wire.counts(t, l.tree, l.State.Chunks)
+	l.wire.holds(t, l.tree, l.State.Chunks)
 	return l
 }
 
@@ -129,7 +130,7 @@ func (l *lazyBench) layer(t testing.TB, name string, bytes int) lab.Version {
 	rand.NewChaCha8([32]byte{7}).Read(noise)
 	v := loaded(t, l.Bench, tarOf(t, file{name: "noise", text: string(noise)}, file{name: "sum", text: md5Of(noise)}, file{name: "hello", text: "hello\n"}),
 		lab.Import{Name: name, Kind: "system", Form: lab.FormFiles, Place: "/data", Offers: lab.Terms{lab.Lazy: lab.Optional}})
-	l.wire.counts(t, v, l.State.Chunks)
+	l.wire.holds(t, v, l.State.Chunks)
 	return v
 }
 
