@@ -28,6 +28,9 @@ const LazyName = "@carte-lazy"
 // lazyMemory is how much that process may use before it collects its garbage harder.
 const lazyMemory = 32 << 20
 
+// lazyEnding is how long that process may take to end: it lets readers go, and gives its devices back.
+const lazyEnding = 30 * time.Second
+
 // lazyFilesAt is where its files are mounted, out of reach once the user's system runs.
 const lazyFilesAt = "/carte/lazy"
 
@@ -41,6 +44,7 @@ const (
 type lazyTask struct {
 	Server, Pin, Key string
 	Orders           lab.Orders                       // the writes that are Lazy are served
+	Glance           bool                             // until end: what is read comes, and nothing else
 	Say              func(format string, args ...any) `json:"-"` // takes what a person should know before they are; may be nil
 }
 
@@ -87,7 +91,7 @@ func spawnLazy(ctx context.Context, task lazyTask) (nodes []string, end func() e
 		if err := p.Signal(unix.SIGUSR1); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("end the process of the lazy layers: %w", err)
 		}
-		words.SetReadDeadline(time.Now().Add(10 * time.Second))
+		words.SetReadDeadline(time.Now().Add(lazyEnding))
 		if _, err := io.Copy(io.Discard, words); err != nil { // it holds its end while it lives
 			return errors.Join(fmt.Errorf("the process of the lazy layers does not end: %w", err), p.Kill())
 		}
@@ -225,7 +229,7 @@ func (l *lazyLife) Run(ctx context.Context) (err error) {
 		}
 		defer d.disk.Close()
 		defer d.plain.Close()
-		d.lull = quiet
+		d.lull, d.glance = quiet, l.task.Glance
 		d.zeroed()
 		l.waiting++
 		l.coming++

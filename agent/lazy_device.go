@@ -25,6 +25,7 @@ type lazyDevice struct {
 	plain  *os.File // the partition, to lead to; nil: none
 	loop   *os.File
 	mapped *mapped // nil: the kernel has none
+	glance bool    // nothing is loaded
 }
 
 // run serves the layer: it calls ready with the path of the device, loads what is missing, calls whole when all is on the
@@ -37,6 +38,10 @@ func (d *lazyDevice) run(ctx context.Context, ready func(node string), whole fun
 			return &unserved{err}
 		}
 		ready(node)
+		if d.glance {
+			<-ctx.Done()
+			return errors.Join(context.Cause(ctx), d.detach())
+		}
 		began := time.Now()
 		if err := d.load(ctx); err != nil {
 			return errors.Join(err, d.detach())

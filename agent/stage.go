@@ -128,7 +128,7 @@ func (p *pid1) prepareKernel(ctx context.Context, r Ready) (undo func() error, e
 	undo = func() error { return nil }
 	try := r.Orders
 	try.Compose.Scratch = lab.Region{} // to see that all goes together; the second stage does it again, for good
-	h, end, err := here.withLazy(ctx, lazyTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders})
+	h, end, err := here.withLazy(ctx, lazyTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders, Glance: true})
 	if err != nil {
 		return undo, err
 	}
