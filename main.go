@@ -62,7 +62,7 @@ func open(ctx context.Context, dir string) (lab.Desk, func() error, error) {
 	for _, n := range s.Notes { // a command has no log
 		fmt.Fprintln(os.Stderr, lab.Clean(n))
 	}
-	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: time.Now, Secret: s.Secret, Kinds: s.Kinds, Still: true})
+	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: time.Now, Secret: s.Secret, Kinds: s.Kinds, KindsAt: s.KindsFile(), Still: true})
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}

@@ -30,8 +30,9 @@ type Desk interface {
 	// ExportStack writes a stack as "bundle", which ImportStack takes in another lab, or as "disk", which boots without
 	// carte. Progress is told in bytes; of is 0 while nobody knows how many there will be.
 	ExportStack(ctx context.Context, name, as string, w io.Writer, progress func(done, of int64)) error
-	// ImportStack reads a bundle to its end: its versions first, then the stack. Progress is told in bytes of r.
-	ImportStack(ctx context.Context, r io.Reader, progress func(done int64)) (Changed, error)
+	// ImportStack reads a bundle to its end, and takes it in under the names that as says: kinds, versions and the stack, or
+	// nothing. Progress is told in bytes of r.
+	ImportStack(ctx context.Context, r io.Reader, as TakeAs, progress func(done int64)) (Taken, error)
 	// Doctor looks at what the lab needs from the machine it runs on.
 	Doctor(ctx context.Context) ([]Finding, error)
 }

@@ -71,7 +71,11 @@ func (s Snapshot) KindOf(name string) (Kind, error) {
 		}
 		names = append(names, k.Name)
 	}
-	return Kind{}, fmt.Errorf("kind %q: %w%s", name, ErrInvalid, among("; there are ", names))
+	not := ""
+	if s.KindsAt.Trouble != "" {
+		not = fmt.Sprintf("; and what is wrong with %s: %s", s.KindsAt.File, s.KindsAt.Trouble)
+	}
+	return Kind{}, fmt.Errorf("kind %q: %w%s%s", name, ErrInvalid, among("; there are ", names), not)
 }
 
 // AllKinds returns the table of kinds, the lab's own rows last.

@@ -33,9 +33,10 @@ type Config struct {
 	Secret []byte           // at least 16 random bytes that survive restarts; boot tokens are derived from it
 	// Still opens the lab for a verb or a look while nobody serves it: no time passes, nothing starts and nothing ends by
 	// itself, so that looking writes nothing.
-	Still bool
-	Kinds []Kind     // that this lab has beside the table of Kinds
-	Keep  func(Line) // where log lines go besides memory, one call at a time, in order; nil: nowhere
+	Still   bool
+	Kinds   []Kind     // that this lab has beside the table of Kinds
+	KindsAt string     // the file that Kinds are from
+	Keep    func(Line) // where log lines go besides memory, one call at a time, in order; nil: nowhere
 }
 
 // Lab is the one door to the lab's state. Its methods may be called from any goroutine.
@@ -66,7 +67,8 @@ func Open(ctx context.Context, c Config) (*Lab, error) {
 		return nil, fmt.Errorf("load the lab: %w", err)
 	}
 	s.fill()
-	s.OwnKinds = c.Kinds
+	s.OwnKinds, s.KindsAt.File = c.Kinds, c.KindsAt
+	s.KindsAt.Trouble = s.orphans(c.Kinds)
 	s.Rev = uint64(c.Now().UnixMilli()) // newer than any that a watcher had from an earlier run
 	l := &Lab{book: c.Book, now: c.Now, secret: c.Secret, still: c.Still, state: s, changed: make(chan struct{})}
 	l.logs.init()

@@ -29,6 +29,7 @@ type Snapshot struct {
 	Live     map[int64]Live     `json:"live"`                // by machine
 	Services map[string]Service `json:"services"`            // by name
 	OwnKinds []Kind             `json:"own_kinds,omitempty"` // beside Kinds
+	KindsAt  KindsAt            `json:"kinds_at,omitzero"`   // where OwnKinds are written
 }
 
 // A Change is one row to write. Memory and disk apply the same changes.
@@ -70,7 +71,7 @@ type Service struct {
 func lasting(changes []Change) []Change {
 	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool {
 		switch c.(type) {
-		case Live, Service:
+		case Live, Service, OwnKinds, KindsAt:
 			return true
 		}
 		return false

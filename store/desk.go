@@ -40,6 +40,9 @@ var _ lab.Desk = (*Desk)(nil)
 // before that leaves nothing that anybody can see, and says so.
 func (d *Desk) Import(ctx context.Context, r io.Reader, i lab.Import, progress func(done int64)) (lab.Imported, error) {
 	begin := time.Now()
+	if err := d.freshKinds(ctx); err != nil {
+		return lab.Imported{}, err
+	}
 	v := lab.AddVersion{
 		Version: lab.Version{Image: i.Name, Message: lab.Clean(i.Message), Author: lab.Clean(i.Author), Offers: i.Offers, Place: i.Place},
 		Kind:    i.Kind, Form: i.Form, Dies: i.Dies, Owner: i.Owner,
@@ -294,7 +297,7 @@ func Hold(ctx context.Context, dir string, now func() time.Time) (*Desk, error) 
 	if s.log, err = openLogbook(dir); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: now, Secret: s.Secret, Kinds: s.Kinds, Keep: s.log.Append})
+	l, err := lab.Open(ctx, lab.Config{Book: s.DB, Now: now, Secret: s.Secret, Kinds: s.Kinds, KindsAt: s.KindsFile(), Keep: s.log.Append})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

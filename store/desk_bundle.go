@@ -18,7 +18,7 @@ import (
 
 // A bundle is a stack with all that it runs, as one tar archive, for a lab that cannot reach this one:
 //
-//	bundle.json     a bundleHead: the format, and a card for each version
+//	bundle.json     a bundleHead: the format, a card for each version, and the kinds of this lab's own that they have
 //	stack.toml      the stack as people write it, each layer pinned to the version that the plan has
 //	manifests/ROOT  what each version is made of, as the store keeps it
 //	chunks/NUMBER   frames of chunks in their stored form, each chunk once
@@ -42,6 +42,8 @@ type bundleHead struct {
 	Chunks      int    `json:"chunks"`
 	Bytes       int64  `json:"bytes"` // of all frames
 	Cards       []card `json:"cards"` // a version each, the system first
+
+	Kinds []lab.Kind `json:"kinds,omitempty"` // of the cards, that not every lab has
 }
 
 // ExportStack writes a stack as a bundle or as a disk.
@@ -115,6 +117,9 @@ func (b *bundle) plan(s lab.Snapshot, name string) error {
 			if st.Layers[i].Name == l.Ref.Name {
 				st.Layers[i] = l.Ref
 			}
+		}
+		if i := slices.IndexFunc(s.OwnKinds, func(k lab.Kind) bool { return k.Name == l.Kind }); i >= 0 && !slices.Contains(b.head.Kinds, s.OwnKinds[i]) {
+			b.head.Kinds = append(b.head.Kinds, s.OwnKinds[i])
 		}
 		b.head.Cards = append(b.head.Cards, card{s.Images[l.Ref.Name], s.Versions[l.Ref.String()]})
 		m, err := b.d.State.Chunks.Manifest(l.Root)

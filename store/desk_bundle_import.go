@@ -21,25 +21,29 @@ const (
 	maxBundleVersions = 64
 )
 
-// ImportStack reads a bundle to its end: its chunks first, then, in one step, its versions under their numbers and the stack. Whatever goes wrong before
-// leaves nothing that anybody can see. What is in this lab already is not stored again.
+// ImportStack reads a bundle to its end: its chunks first, then, in one step, the kinds that it brings, its versions under their numbers and the stack, with
+// the names that as says. Whatever goes wrong before leaves nothing that anybody can see. What is in this lab already is not stored again.
 //
-// lab.ErrRefused, with the clause "versioned": a version of that name and number is here and has other bytes. lab.ErrBusy: another stack has the name.
-// lab.ErrInvalid: it is no bundle that this carte reads. lab.ErrDamaged: it was changed or cut off, and where.
-func (d *Desk) ImportStack(ctx context.Context, r io.Reader, progress func(done int64)) (lab.Changed, error) {
+// lab.ErrRefused: a kind of that name has other clauses here, or, with the clause "versioned", a version of that name and number is here and has other bytes.
+// lab.ErrBusy: another stack has the name. lab.ErrInvalid: it is no bundle that this carte reads, or has not what as names. lab.ErrDamaged: it was changed or
+// cut off, and where.
+func (d *Desk) ImportStack(ctx context.Context, r io.Reader, as lab.TakeAs, progress func(done int64)) (lab.Taken, error) {
 	if progress == nil {
 		progress = func(int64) {}
 	}
-	u := &unbundle{d: d, ctx: ctx, progress: progress, manifests: map[chunk.ID]chunk.Manifest{}, of: map[chunk.ID]int{}, sums: map[string]string{}}
+	if err := d.freshKinds(ctx); err != nil {
+		return lab.Taken{}, fmt.Errorf("import a stack: nothing was added: %w", full(err))
+	}
+	u := &unbundle{d: d, ctx: ctx, as: as, progress: progress, manifests: map[chunk.ID]chunk.Manifest{}, of: map[chunk.ID]int{}, sums: map[string]string{}}
 	u.from = io.TeeReader(bufio.NewReaderSize(r, 256<<10), &u.done)
-	changed, err := u.Take()
+	taken, err := u.Take()
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			err = context.Canceled
 		}
-		return lab.Changed{}, fmt.Errorf("import a stack: nothing was added: %w", full(err))
+		return lab.Taken{}, fmt.Errorf("import a stack: nothing was added: %w", full(err))
 	}
-	return changed, nil
+	return taken, nil
 }
 
 // unbundle is one bundle that is being read.
@@ -50,6 +54,9 @@ type unbundle struct {
 	done      odometer
 	progress  func(done int64)
 	head      bundleHead
+	as        lab.TakeAs
+	renamed   []lab.Renamed
+	kinds     []lab.Kind // under the names that they have here, as versions and stack are
 	versions  []lab.AddVersion
 	stack     lab.Stack
 	manifests map[chunk.ID]chunk.Manifest
@@ -60,7 +67,7 @@ type unbundle struct {
 }
 
 // Take reads the bundle and takes it in.
-func (u *unbundle) Take() (lab.Changed, error) {
+func (u *unbundle) Take() (lab.Taken, error) {
 	defer func() {
 		if u.w != nil {
 			u.w.Abort()
@@ -69,7 +76,7 @@ func (u *unbundle) Take() (lab.Changed, error) {
 	in := tar.NewReader(u.from)
 	for i := 0; ; i++ {
 		if err := u.ctx.Err(); err != nil {
-			return lab.Changed{}, err
+			return lab.Taken{}, err
 		}
 		at := u.done
 		h, err := in.Next()
@@ -77,17 +84,17 @@ func (u *unbundle) Take() (lab.Changed, error) {
 		case err == io.EOF && u.ended:
 			return u.take()
 		case err == io.EOF && i > 0:
-			return lab.Changed{}, fmt.Errorf("the bundle is cut off at byte %d: %w", u.done, lab.ErrDamaged)
+			return lab.Taken{}, fmt.Errorf("the bundle is cut off at byte %d: %w", u.done, lab.ErrDamaged)
 		case i == 0 && (err != nil || h.Name != bundleHeadAs):
 			if u.ctx.Err() != nil {
-				return lab.Changed{}, u.ctx.Err()
+				return lab.Taken{}, u.ctx.Err()
 			}
-			return lab.Changed{}, fmt.Errorf("this is no bundle; carte stack export NAME --as bundle makes one: %w", lab.ErrInvalid)
+			return lab.Taken{}, fmt.Errorf("this is no bundle; carte stack export NAME --as bundle makes one: %w", lab.ErrInvalid)
 		case err != nil:
-			return lab.Changed{}, u.place(fmt.Sprintf("at byte %d", at), err)
+			return lab.Taken{}, u.place(fmt.Sprintf("at byte %d", at), err)
 		}
 		if err := u.member(h, in); err != nil {
-			return lab.Changed{}, u.place(fmt.Sprintf("%s, before byte %d", lab.Clean(h.Name), u.done), err)
+			return lab.Taken{}, u.place(fmt.Sprintf("%s, before byte %d", lab.Clean(h.Name), u.done), err)
 		}
 	}
 }
@@ -99,6 +106,8 @@ func (u *unbundle) place(where string, err error) error {
 		return u.ctx.Err()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%s: the bundle is cut off: %w", where, lab.ErrDamaged)
+	case errors.Is(err, lab.ErrRefused) || errors.Is(err, lab.ErrBusy): // by this lab, wherever it is said
+		return err
 	case errors.Is(err, tar.ErrHeader):
 		return fmt.Errorf("%s: %w: %w", where, err, lab.ErrDamaged)
 	}
@@ -160,13 +169,9 @@ func (u *unbundle) readHead(b []byte) error {
 			return fmt.Errorf("the card of %s is one of %s: %w", v.Ref(), c.Image.Name, lab.ErrDamaged)
 		}
 		v.Stored, v.Inside = 0, cleanInside(v.Inside)
-		add := lab.AddVersion{Version: v, Kind: c.Image.Kind, Form: c.Image.Form, Dies: c.Image.Dies, Owner: c.Image.Owner}
-		if err := u.d.Lab.Check(add); err != nil { // before gigabytes have come
-			return err
-		}
-		u.versions = append(u.versions, add)
+		u.versions = append(u.versions, lab.AddVersion{Version: v, Kind: c.Image.Kind, Form: c.Image.Form, Dies: c.Image.Dies, Owner: c.Image.Owner})
 	}
-	return nil
+	return u.names()
 }
 
 // cleanInside makes what another lab says of an image fit for a screen.
@@ -187,10 +192,8 @@ func (u *unbundle) readStack(b []byte) (err error) {
 	if u.stack, err = text.ParseStack(b); err != nil {
 		return err
 	}
-	if err := u.d.Lab.Check(lab.TakeStack{Versions: u.versions, Stack: u.stack}); err != nil {
-		return err
-	}
-	return nil
+	u.stack = lab.TakeStack{Stack: u.stack}.Under(u.renamed).Stack
+	return u.d.Lab.Check(lab.TakeStack{Versions: u.versions, Kinds: u.kinds, Stack: u.stack})
 }
 
 func (u *unbundle) readSums(b []byte) error {
@@ -279,44 +282,4 @@ func (u *unbundle) chunks(r io.Reader) (err error) {
 		delete(u.of, id)
 		u.progress(int64(u.done))
 	}
-}
-
-// take makes what came count: chunks, manifests, then versions and stack in one step.
-func (u *unbundle) take() (lab.Changed, error) {
-	if len(u.manifests) == 0 {
-		return lab.Changed{}, fmt.Errorf("the bundle has no manifests: %w", lab.ErrDamaged)
-	}
-	var all []chunk.Manifest
-	for _, m := range u.manifests {
-		all = append(all, m)
-	}
-	chunks := u.d.State.Chunks
-	if u.w == nil { // versions of nothing but zeros
-		var err error
-		if u.w, err = chunks.Writer(); err != nil {
-			return lab.Changed{}, err
-		}
-	}
-	if err := u.w.CommitManifests(all); err != nil {
-		if errors.Is(err, lab.ErrInvalid) {
-			err = fmt.Errorf("the bundle lacks chunks: %w: %w", err, lab.ErrDamaged)
-		}
-		return lab.Changed{}, err
-	}
-	defer func() {
-		for root := range u.manifests {
-			chunks.Settle(root)
-		}
-	}()
-	u.d.step("bundle stored")
-	changed, err := u.d.Lab.Say(u.ctx, lab.TakeStack{Versions: u.versions, Stack: u.stack})
-	if err != nil {
-		return lab.Changed{}, err
-	}
-	if s, err := u.d.Lab.Watch(u.ctx, 0); err == nil {
-		if now, err := s.FingerprintOf(u.stack); err == nil && now != u.head.Fingerprint {
-			u.d.Lab.Log(lab.Line{Source: "store", Text: fmt.Sprintf("stack %s came as %s and is %s here: kinds of this lab have other clauses", u.stack.Name, lab.Clean(u.head.Fingerprint), now)})
-		}
-	}
-	return changed, nil
 }

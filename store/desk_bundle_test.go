@@ -54,7 +54,7 @@ func TestAStackGoesToAnotherLab(t *testing.T) {
 	other := hold(t, dir)
 	defer func() { other.State.Close() }()
 	read := int64(0)
-	changed, err := other.ImportStack(t.Context(), bytes.NewReader(b), func(done int64) { read = done })
+	changed, err := other.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, func(done int64) { read = done })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestAStackGoesToAnotherLab(t *testing.T) {
 		t.Errorf("what is inside did not come: %+v", v.Inside)
 	}
 	before := other.State.Chunks.Total()
-	if changed, err := other.ImportStack(t.Context(), bytes.NewReader(b), nil); err != nil || len(changed.Versions)+len(changed.Stacks) > 0 || other.State.Chunks.Total() != before {
+	if changed, err := other.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil); err != nil || len(changed.Versions)+len(changed.Stacks) > 0 || other.State.Chunks.Total() != before {
 		t.Errorf("the same once more: %+v, %v", changed, err)
 	}
 	var again bytes.Buffer
@@ -114,7 +114,7 @@ func TestABundleNeverOverwritesAVersion(t *testing.T) {
 	other := hold(t, t.TempDir())
 	defer other.State.Close()
 	imported(t, other, lab.Import{Name: "tree", Kind: "system", Form: lab.FormTree}, tarred(t, member{name: "sbin/init", text: "another"}))
-	_, err := other.ImportStack(t.Context(), io.LimitReader(bytes.NewReader(b), 32<<10), nil) // refused before the bytes come
+	_, err := other.ImportStack(t.Context(), io.LimitReader(bytes.NewReader(b), 32<<10), lab.TakeAs{}, nil) // refused before the bytes come
 	if !errors.Is(err, lab.ErrRefused) || !strings.Contains(err.Error(), lab.ClauseVersioned) || !strings.Contains(err.Error(), "tree@1") {
 		t.Errorf("%v", err)
 	}
@@ -123,7 +123,7 @@ func TestABundleNeverOverwritesAVersion(t *testing.T) {
 	kind := hold(t, t.TempDir())
 	defer kind.State.Close()
 	imported(t, kind, lab.Import{Name: "home", Kind: "project", Form: lab.FormFiles}, tarred(t, member{name: "a", text: "a"}))
-	if _, err := kind.ImportStack(t.Context(), bytes.NewReader(b), nil); !errors.Is(err, lab.ErrRefused) {
+	if _, err := kind.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil); !errors.Is(err, lab.ErrRefused) {
 		t.Errorf("an image of another kind: %v", err)
 	}
 	untouched(t, kind, 1)
@@ -132,12 +132,12 @@ func TestABundleNeverOverwritesAVersion(t *testing.T) {
 	defer third.State.Close()
 	imported(t, third, lab.Import{Name: "tree", Kind: "system", Form: lab.FormTree}, tarred(t, member{name: "sbin/init", text: "#!/bin/sh\n"}, member{name: "bin/sh", text: "\x7fELF"}))
 	say(t, third, lab.PutStack{Stack: lab.Stack{Name: "all", Layers: []lab.Ref{{Name: "tree"}}}})
-	if _, err := third.ImportStack(t.Context(), bytes.NewReader(b), nil); !errors.Is(err, lab.ErrBusy) {
+	if _, err := third.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil); !errors.Is(err, lab.ErrBusy) {
 		t.Errorf("another stack of that name: %v", err)
 	}
 	say(t, third, lab.RemoveStack{Name: "all"})
 	untouched(t, third, 1)
-	if _, err := third.ImportStack(t.Context(), bytes.NewReader(b), nil); err != nil { // the same version is here: it stays
+	if _, err := third.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil); err != nil { // the same version is here: it stays
 		t.Error(err)
 	}
 }
@@ -149,7 +149,7 @@ func TestDamagedAndCutBundlesAreRefused(t *testing.T) {
 	defer func() { other.State.Close() }()
 	refused := func(what string, bad []byte) {
 		t.Helper()
-		_, err := other.ImportStack(t.Context(), bytes.NewReader(bad), nil)
+		_, err := other.ImportStack(t.Context(), bytes.NewReader(bad), lab.TakeAs{}, nil)
 		if err != nil {
 			untouched(t, other, 0)
 			return
@@ -173,7 +173,7 @@ func TestDamagedAndCutBundlesAreRefused(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, cut := range []int{0, 1, 511, 512, 1024, len(b) / 3, len(b) / 2, len(b) - 4096} {
-		_, err := other.ImportStack(t.Context(), bytes.NewReader(b[:cut]), nil)
+		_, err := other.ImportStack(t.Context(), bytes.NewReader(b[:cut]), lab.TakeAs{}, nil)
 		if !errors.Is(err, lab.ErrDamaged) && !errors.Is(err, lab.ErrInvalid) || cut > 1024 && !strings.Contains(err.Error(), "byte") {
 			t.Errorf("cut at %d of %d: %v", cut, len(b), err)
 		}
@@ -191,14 +191,14 @@ func TestDamagedAndCutBundlesAreRefused(t *testing.T) {
 	// A chunk that is changed is named by its place.
 	bad := bytes.Clone(b)
 	bad[len(bad)-1<<20] ^= 1
-	if _, err := other.ImportStack(t.Context(), bytes.NewReader(bad), nil); !errors.Is(err, lab.ErrDamaged) || !strings.Contains(err.Error(), "chunks/00000") {
+	if _, err := other.ImportStack(t.Context(), bytes.NewReader(bad), lab.TakeAs{}, nil); !errors.Is(err, lab.ErrDamaged) || !strings.Contains(err.Error(), "chunks/00000") {
 		t.Errorf("%v", err)
 	}
 	newer := bytes.Replace(b, []byte("\"format\": 1"), []byte("\"format\": 2"), 1)
-	if _, err := other.ImportStack(t.Context(), bytes.NewReader(newer), nil); !errors.Is(err, lab.ErrInvalid) || !strings.Contains(err.Error(), "newer carte") {
+	if _, err := other.ImportStack(t.Context(), bytes.NewReader(newer), lab.TakeAs{}, nil); !errors.Is(err, lab.ErrInvalid) || !strings.Contains(err.Error(), "newer carte") {
 		t.Errorf("%v", err)
 	}
-	if _, err := other.ImportStack(t.Context(), bytes.NewReader(tarred(t, member{name: "x", text: "x"})), nil); !errors.Is(err, lab.ErrInvalid) {
+	if _, err := other.ImportStack(t.Context(), bytes.NewReader(tarred(t, member{name: "x", text: "x"})), lab.TakeAs{}, nil); !errors.Is(err, lab.ErrInvalid) {
 		t.Errorf("no bundle: %v", err)
 	}
 	if got, err := other.Collect(t.Context(), false); err != nil || got.Young > 0 {
@@ -228,13 +228,13 @@ func TestAnInterruptedBundleLeavesNothing(t *testing.T) {
 					t.Errorf("not stopped at %q", at)
 				}
 			}()
-			_, _ = other.ImportStack(t.Context(), bytes.NewReader(b), nil)
+			_, _ = other.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil)
 		}()
 		other.State.lock.Close() // as a kill would leave it: nothing else is closed
 		other.State.DB.Close()
 		other = hold(t, dir)
 		untouched(t, other, 0)
-		if _, err := other.ImportStack(t.Context(), bytes.NewReader(b), nil); err != nil {
+		if _, err := other.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil); err != nil {
 			t.Errorf("after a stop at %q: %v", at, err)
 		}
 		other.State.Close()
@@ -242,7 +242,7 @@ func TestAnInterruptedBundleLeavesNothing(t *testing.T) {
 	other := hold(t, t.TempDir())
 	defer other.State.Close()
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := other.ImportStack(ctx, bytes.NewReader(b), func(int64) { cancel() }); !errors.Is(err, context.Canceled) {
+	if _, err := other.ImportStack(ctx, bytes.NewReader(b), lab.TakeAs{}, func(int64) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	untouched(t, other, 0)

@@ -95,3 +95,49 @@ func TestBrokenKindsStartNothing(t *testing.T) {
 		}
 	}
 }
+
+// A change of the file is picked up while the lab is open. One that is wrong, or that images could not keep to, leaves what was.
+func TestKindsAreReadAgain(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, KindsName)
+	d := hold(t, dir)
+	defer d.State.Close()
+	task := lab.Import{Name: "task", Kind: "course", Form: lab.FormFiles, Place: "/srv/task"}
+	bring := func() error {
+		_, err := d.Import(t.Context(), bytes.NewReader(tarOf(t, "run", "hello")), task, nil)
+		return err
+	}
+	if err := bring(); !errors.Is(err, lab.ErrInvalid) {
+		t.Errorf("a kind that is none: %v", err)
+	}
+	putText(t, name, ownKinds+"lifespan = \"date\"\n")
+	if err := bring(); !errors.Is(err, lab.ErrInvalid) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "line 7") {
+		t.Errorf("a file that is wrong: %v", err)
+	}
+	putText(t, name, ownKinds)
+	if err := bring(); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct{ text, want string }{
+		{"", "image task is of kind course, and no [[kind]] has that name"},
+		{ownKinds + "lifetime = \"date\"\n", `clause "lifetime" of kind course`},
+		{ownKinds + "[[kind]\n", "line 7"},
+		{ownKinds + "# only a word\n", ""},
+	} {
+		putText(t, name, x.text)
+		s, err := d.Watch(t.Context(), 0)
+		if err != nil || len(s.OwnKinds) != 1 || s.KindsAt.File != name || !strings.Contains(s.KindsAt.Trouble, x.want) || (x.want == "") != (s.KindsAt.Trouble == "") {
+			t.Errorf("%q: %v, %+v", x.text, err, s.KindsAt)
+		}
+	}
+	putText(t, name, ownKinds+"[[kind]]\nname = \"more\"\n")
+	if s, err := d.Watch(t.Context(), 0); err != nil || len(s.OwnKinds) != 2 {
+		t.Errorf("one more: %v, %v", err, s.OwnKinds)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if s, _ := d.Watch(t.Context(), 0); len(s.OwnKinds) != 2 || s.KindsAt.Trouble == "" {
+		t.Errorf("without the file: %v, %q", s.OwnKinds, s.KindsAt.Trouble)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,16 +32,20 @@ import (
 //	results/    what boots left, a folder for each
 //	tmp/        emptied at every Open
 //	reserve     room that is given up when the disk is full
-//	kinds.toml  kinds of images that this lab has beside carte's; a person's
+//	kinds.toml  kinds of images that this lab has beside carte's; a person's. What a bundle brings is added at its end
+//	kinds.toml.taken  what is just now being added
 type State struct {
 	Dir    string
 	DB     *DB
 	Chunks *Chunks
 	Secret []byte
-	Kinds  []lab.Kind // the lab's own
+	Kinds  []lab.Kind // the lab's own, as they were at Open
 	Notes  []string   // what Open had to mend, for people
 	lock   *os.File
 	log    *logbook // nil until Hold
+
+	kinds sync.Mutex // held while kinds.toml is read or written
+	read  stamp      // of kinds.toml when it was read last
 }
 
 // Open opens the lab's folder, and makes it where there is none. lab.ErrBusy: another process has it open. Close it.
@@ -61,8 +66,9 @@ func Open(ctx context.Context, dir string) (_ *State, err error) {
 	if s.lock, err = takeLock(filepath.Join(dir, "lock")); err != nil {
 		return nil, err
 	}
-	if s.Kinds, err = readKinds(dir); err != nil {
-		return nil, err
+	s.read = stampOf(s.KindsFile())
+	if s.Kinds, err = readKinds(s.KindsFile()); err != nil {
+		return nil, fmt.Errorf("nothing was started: %w", err)
 	}
 	err = s.openAll(ctx)
 	scarce := s.roomFor(err)
@@ -78,6 +84,9 @@ func Open(ctx context.Context, dir string) (_ *State, err error) {
 		s.Notes = append(s.Notes, err.Error())
 	}
 	s.DB.room = s.roomFor
+	if err := s.takenKinds(ctx); err != nil {
+		return nil, err
+	}
 	return s, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))) // the names of what was made just now survive, too
 }
 

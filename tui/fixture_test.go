@@ -220,8 +220,8 @@ func (d *still) Results(context.Context, int64, io.Writer) error { return lab.Er
 func (d *still) ExportStack(context.Context, string, string, io.Writer, func(int64, int64)) error {
 	return lab.ErrRefused
 }
-func (d *still) ImportStack(context.Context, io.Reader, func(int64)) (lab.Changed, error) {
-	return lab.Changed{}, lab.ErrRefused
+func (d *still) ImportStack(context.Context, io.Reader, lab.TakeAs, func(int64)) (lab.Taken, error) {
+	return lab.Taken{}, lab.ErrRefused
 }
 
 // newTest is a screen without a program: messages in, pictures out. Work is done at once.

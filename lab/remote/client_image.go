@@ -121,7 +121,7 @@ func (c *Client) long(ctx context.Context, path string, q url.Values, body io.Re
 			return step{}, x.Error
 		}
 		last = x
-		if progress != nil && x.Imported == nil && x.Fscked == nil && x.Changed == nil && !x.OK {
+		if progress != nil && x.Imported == nil && x.Fscked == nil && x.Taken == nil && !x.OK {
 			progress(x.Done, x.Of)
 		}
 	}

@@ -18,7 +18,7 @@
 //	POST /chunk/lacks          ids -> those that the lab has not
 //	POST /stack/judge          the stack's JSON           -> lab.Judged
 //	GET  /stack/export?name=&as=   bundle or disk: the bytes, then a trailer as above
-//	POST /stack/import         a bundle's bytes           -> lines of JSON: done..., changed or error
+//	POST /stack/import?as=     a bundle's bytes; as is a lab.TakeAs -> lines of JSON: done..., taken or error
 //	GET  /boot/results?boot=   a tar archive, then a trailer as above
 //	GET  /doctor               lab.Finding
 //	GET  /version              Version
@@ -82,14 +82,14 @@ type found struct {
 	Findings []lab.Finding `json:"findings"`
 }
 
-// step is one line of the answer to something long. The last line has Error, Imported, Fscked, Changed or OK.
+// step is one line of the answer to something long. The last line has Error, Imported, Fscked, Taken or OK.
 type step struct {
 	Done     int64         `json:"done_bytes"`
 	Of       int64         `json:"of_bytes,omitempty"`
 	Error    *Error        `json:"error,omitempty"`
 	Imported *lab.Imported `json:"imported,omitempty"`
 	Fscked   *lab.Fscked   `json:"fscked,omitempty"`
-	Changed  *lab.Changed  `json:"changed,omitempty"`
+	Taken    *lab.Taken    `json:"taken,omitempty"`
 	OK       bool          `json:"ok,omitempty"`
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"carte/lab"
 )
@@ -38,9 +39,13 @@ func (c *Client) ExportStack(ctx context.Context, name, as string, w io.Writer, 
 }
 
 // ImportStack sends a bundle. An error in the middle, at either end, leaves no stack.
-func (c *Client) ImportStack(ctx context.Context, r io.Reader, progress func(done int64)) (lab.Changed, error) {
-	last, err := c.deliver(ctx, "/stack/import", nil, r, progress)
-	return whole(ctx, c, last.Changed, err)
+func (c *Client) ImportStack(ctx context.Context, r io.Reader, as lab.TakeAs, progress func(done int64)) (lab.Taken, error) {
+	text, err := json.Marshal(as)
+	if err != nil {
+		return lab.Taken{}, err
+	}
+	last, err := c.deliver(ctx, "/stack/import", url.Values{"as": {string(text)}}, r, progress)
+	return whole(ctx, c, last.Taken, err)
 }
 
 // download writes the body of an answer to w, all of it. What is it, for errors.
@@ -154,13 +159,20 @@ func (f *flow) expect(_, of int64) {
 }
 
 func (s *Server) importStack(w http.ResponseWriter, r *http.Request) {
+	var as lab.TakeAs
+	dec := json.NewDecoder(strings.NewReader(r.URL.Query().Get("as")))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&as); err != nil {
+		s.refuse(w, fmt.Errorf("import a stack: as: %v: %w", err, lab.ErrInvalid))
+		return
+	}
 	// The answer begins before the bundle has arrived.
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 		s.refuse(w, fmt.Errorf("import a stack: %w", err))
 		return
 	}
 	s.long(w, func(out *steps) (step, error) {
-		got, err := s.Desk.ImportStack(r.Context(), r.Body, out.done)
-		return step{Changed: &got}, err
+		got, err := s.Desk.ImportStack(r.Context(), r.Body, as, out.done)
+		return step{Taken: &got}, err
 	})
 }

@@ -40,16 +40,16 @@ func (d *desk) ExportStack(_ context.Context, name, as string, w io.Writer, prog
 	return nil
 }
 
-func (d *desk) ImportStack(_ context.Context, r io.Reader, progress func(int64)) (lab.Changed, error) {
+func (d *desk) ImportStack(_ context.Context, r io.Reader, as lab.TakeAs, progress func(int64)) (lab.Taken, error) {
 	all, err := io.ReadAll(io.LimitReader(r, 1<<20))
 	if err != nil {
-		return lab.Changed{}, err
+		return lab.Taken{}, err
 	}
 	progress(int64(len(all)))
 	if string(all) == "a cat" {
-		return lab.Changed{}, fmt.Errorf("this is a cat: %w", lab.ErrInvalid)
+		return lab.Taken{}, fmt.Errorf("this is a cat: %w", lab.ErrInvalid)
 	}
-	return lab.Changed{Stacks: []lab.Stack{{Name: string(all)}}}, nil
+	return lab.Taken{Changed: lab.Changed{Stacks: []lab.Stack{{Name: string(all)}}}, Renamed: []lab.Renamed{{What: "stack", Was: as.Images["a b"], Is: as.Prefix}}}, nil
 }
 
 func TestStacks(t *testing.T) {
@@ -72,11 +72,11 @@ func TestStacks(t *testing.T) {
 		t.Errorf("a cut export: %v", err)
 	}
 	var told int64
-	ch, err := c.ImportStack(t.Context(), strings.NewReader("bundle"), func(n int64) { told = n })
-	if err != nil || len(ch.Stacks) != 1 || ch.Stacks[0].Name != "bundle" || told != 6 {
+	ch, err := c.ImportStack(t.Context(), strings.NewReader("bundle"), lab.TakeAs{Prefix: "x-", Images: map[string]string{"a b": "c&d"}}, func(n int64) { told = n })
+	if err != nil || len(ch.Stacks) != 1 || ch.Stacks[0].Name != "bundle" || told != 6 || ch.Renamed[0] != (lab.Renamed{What: "stack", Was: "c&d", Is: "x-"}) {
 		t.Errorf("ImportStack = %v, %v, told %d", ch, err, told)
 	}
-	if _, err := c.ImportStack(t.Context(), strings.NewReader("a cat"), nil); !errors.Is(err, lab.ErrInvalid) {
+	if _, err := c.ImportStack(t.Context(), strings.NewReader("a cat"), lab.TakeAs{}, nil); !errors.Is(err, lab.ErrInvalid) {
 		t.Errorf("a cat: %v", err)
 	}
 }

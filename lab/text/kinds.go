@@ -43,6 +43,28 @@ func Kinds(b []byte) ([]lab.Kind, error) {
 	return all, nil
 }
 
+// WriteKinds writes rows of a file of kinds.
+func WriteKinds(all []lab.Kind) []byte {
+	var w writer
+	for _, k := range all {
+		w.line("[[kind]]")
+		w.line("name = %s", quote(k.Name))
+		for _, x := range []struct {
+			key string
+			is  bool
+		}{{"versioned", k.Versioned}, {"checksummed", k.Checksummed}, {"joins_by_itself", k.Joins}, {"updates_by_itself", k.Updates}, {"shared", k.Shared}} {
+			if x.is {
+				w.line("%s = true", x.key)
+			}
+		}
+		w.line("written_back = %s", quote(k.WrittenBack))
+		if k.Lifetime != "" {
+			w.line("lifetime = %s", quote(k.Lifetime))
+		}
+	}
+	return w.Bytes()
+}
+
 func nth(n int) string {
 	switch {
 	case n%100/10 == 1:

@@ -161,3 +161,11 @@ func TestKinds(t *testing.T) {
 		}
 	}
 }
+
+func TestKindsAsWritten(t *testing.T) {
+	want := []lab.Kind{{Name: "course", Versioned: true, Shared: true, WrittenBack: "request"}, {Name: "x", Checksummed: true, Joins: true, Updates: true, WrittenBack: "always", Lifetime: "machine"}}
+	got, err := Kinds(WriteKinds(want))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("written and read: %+v, %v", got, err)
+	}
+}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,6 +15,7 @@ import (
 func (c *call) stackCommands() []entry {
 	var r recipe
 	var e edits
+	var t takeFlags
 	var from, machine, as, file, form, wait string
 	var all, force bool
 	var timeout time.Duration
@@ -79,8 +81,12 @@ func (c *call) stackCommands() []entry {
 			},
 		},
 		{
-			use: "stack import FILE", help: "take a stack and its images out of a bundle",
-			run: func(ctx context.Context, args []string) error { return c.importStack(ctx, args[0]) },
+			use: "stack import FILE", help: "take a stack, its images and their kinds out of a bundle",
+			long: "Take what carte stack export --as bundle has written: the stack, the versions that it runs under their numbers, and kinds of images that this lab does not have, which are added to its kinds.toml. What is here already, the same, stays; what is here and is something else is never overwritten: nothing is taken then, and the flags give what comes another name.\n\n" +
+				"--prefix renames only the images that are something else here. What was renamed is told.",
+			example: "  carte stack import hpt.carte\n  carte stack import hpt.carte --as hpt-delft --prefix delft-",
+			flags:   t.flags,
+			run:     func(ctx context.Context, args []string) error { return c.importStack(ctx, args[0], t) },
 		},
 		{
 			use: "stack sync STACK [MACHINE...]", help: "make the disks of machines equal to a stack, and start nothing",
@@ -143,7 +149,8 @@ func (c *call) putStack(ctx context.Context, d desk, v lab.PutStack) error {
 func (c *call) kindCommands() []entry {
 	return []entry{{
 		use: "kind ls", help: "list the kinds of images, and what carte promises for each",
-		run: func(ctx context.Context, _ []string) error { return c.look(ctx, c.listKinds) },
+		long: "List the kinds of images, and what carte promises for each. A lab's own stand in kinds.toml in its state folder, a [[kind]] for each. The file is read again when it has changed; one that is wrong, or that images which are there could not keep to, leaves in force what was, and the list says so.",
+		run:  func(ctx context.Context, _ []string) error { return c.look(ctx, c.listKinds) },
 	}}
 }
 
@@ -160,7 +167,17 @@ func (c *call) listKinds(s lab.Snapshot) error {
 	l.doc = struct {
 		Kinds   []kindDoc            `json:"kinds"`
 		Clauses []lab.InternalClause `json:"clauses"`
-	}{docs, lab.Clauses}
+		File    string               `json:"file"`              // that the lab's own are written in
+		Trouble string               `json:"trouble,omitempty"` // why not all that it says is in force
+	}{docs, lab.Clauses, s.KindsAt.File, s.KindsAt.Trouble}
+	switch at := s.KindsAt; {
+	case at.Trouble != "":
+		c.aside("not in force: %s", words(errors.New(at.Trouble)))
+	case at.File != "" && len(s.OwnKinds) > 0:
+		c.aside("%s of this lab's own from %s", plural(len(s.OwnKinds), "kind"), at.File)
+	case at.File != "":
+		c.aside("kinds of your own go into %s", at.File)
+	}
 	if c.term.Table { // for a person; scripts have the document
 		if err := c.show(l); err != nil || c.json || c.quiet {
 			return err

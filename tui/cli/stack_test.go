@@ -32,15 +32,28 @@ func (d *testDesk) ExportStack(_ context.Context, name, as string, w io.Writer, 
 	return err
 }
 
-func (d *testDesk) ImportStack(ctx context.Context, r io.Reader, _ func(int64)) (lab.Changed, error) {
+func (d *testDesk) ImportStack(ctx context.Context, r io.Reader, as lab.TakeAs, _ func(int64)) (lab.Taken, error) {
 	b, err := io.ReadAll(r)
 	if err != nil {
-		return lab.Changed{}, err
+		return lab.Taken{}, err
 	}
 	if string(b) != "bundle of hpt" {
-		return lab.Changed{}, fmt.Errorf("this is no bundle: %w", lab.ErrInvalid)
+		return lab.Taken{}, fmt.Errorf("this is no bundle: %w", lab.ErrInvalid)
 	}
-	return d.Say(ctx, lab.PutStack{Stack: lab.Stack{Name: "came", Layers: []lab.Ref{{Name: "debian"}}}})
+	got := lab.Taken{}
+	name := "came"
+	if as.Stack != "" {
+		name = as.Stack
+		got.Renamed = []lab.Renamed{{What: "stack", Was: "came", Is: name}}
+	}
+	for _, was := range sortedKeys(as.Images) {
+		got.Renamed = append(got.Renamed, lab.Renamed{What: "image", Was: was, Is: as.Images[was]})
+	}
+	if is := as.Kinds["course"]; is != "" {
+		got.Kinds = []lab.Kind{{Name: is, WrittenBack: "never"}}
+	}
+	got.Changed, err = d.Say(ctx, lab.PutStack{Stack: lab.Stack{Name: name, Layers: []lab.Ref{{Name: "debian"}}}})
+	return got, err
 }
 
 // compose fills the lab with images of every form.
@@ -340,6 +353,25 @@ func TestStackFiles(t *testing.T) {
 	}
 	if out := b.ok("stack import " + file); !strings.Contains(out, "came\tstack of [debian]") {
 		t.Errorf("import: %s", out)
+	}
+	out := b.ok("stack import " + file + " --as mine --rename debian=deb --rename k=l --prefix x- --kind course=ours")
+	for _, want := range []string{"ours\tkind, new here", "mine\tstack of [debian], came in the bundle"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("import under other names: %s, want %q", out, want)
+		}
+	}
+	var doc struct {
+		Renamed []lab.Renamed `json:"renamed"`
+		Kinds   []kindDoc     `json:"kinds"`
+	}
+	out = b.ok("stack import " + file + " --as yours --rename debian=deb --kind course=ours --json")
+	if err := json.Unmarshal([]byte(out), &doc); err != nil || len(doc.Renamed) != 2 || doc.Renamed[1] != (lab.Renamed{What: "image", Was: "debian", Is: "deb"}) || len(doc.Kinds) != 1 {
+		t.Errorf("as JSON: %+v", doc)
+	}
+	for _, bad := range []string{"--rename debian", "--kind =x", "--rename a="} {
+		if _, errs, code := b.run(strings.Fields("stack import " + file + " " + bad)...); code != 2 || !strings.Contains(errs, "NAME=NEW") {
+			t.Errorf("%s: exit %d %s", bad, code, errs)
+		}
 	}
 	if out := b.ok("stack export hpt --as disk -o -"); out != "disk of hpt" {
 		t.Errorf("to a pipe: %q", out)
