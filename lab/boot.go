@@ -53,12 +53,14 @@ type Boot struct {
 	Disk     DiskID            `json:"disk"`             // the one disk it may write, or reads; empty until the guard has chosen
 	Climbs   []Climb           `json:"climbs"`
 	Moved    Moved             `json:"moved"`
-	Chosen   Forecast          `json:"forecast,omitzero"` // how the disk is gone about, and why
-	Metrics  map[string]Metric `json:"metrics"`           // the last value of each
-	Captured Ref               `json:"captured,omitzero"` // the version that a capture which is done has made or found
-	Same     bool              `json:"same,omitempty"`    // it was there already
-	Results  []Result          `json:"results,omitempty"` // what it left in /carte/out
-	Wrote    []Ref             `json:"wrote,omitempty"`   // versions that it wrote back
+	Chosen   Forecast          `json:"forecast,omitzero"`  // how the disk is gone about, and why
+	Metrics  map[string]Metric `json:"metrics"`            // the last value of each
+	Captured Ref               `json:"captured,omitzero"`  // the version that a capture which is done has made or found
+	Same     bool              `json:"same,omitempty"`     // it was there already
+	Results  []Result          `json:"results,omitempty"`  // what it left in /carte/out
+	OutTaken time.Time         `json:"out_taken,omitzero"` // when a person took that home, the last time
+	OutGone  time.Time         `json:"out_gone,omitzero"`  // when it was removed, and Results are a list of what there was
+	Wrote    []Ref             `json:"wrote,omitempty"`    // versions that it wrote back
 	Queued   time.Time         `json:"queued"`
 	Begun    time.Time         `json:"begun"` // of the attempt
 	Since    time.Time         `json:"since"` // of this state

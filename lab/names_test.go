@@ -78,7 +78,7 @@ func TestVerbs(t *testing.T) {
 		}
 	}
 	_, err := ParseVerb("image.add", []byte("{}"))
-	wantError(t, "image.add", err, ErrNotFound, "image.rm")
+	wantError(t, "image.add", err, ErrNotFound, "boot.stop")
 	if VerbName(AddVersion{}) != "" {
 		t.Error("a person may make versions of bytes that nobody has checked")
 	}

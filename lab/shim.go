@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // What a shim says and is told: the second life of the agent, beside the user's system. It has the right of the agent
@@ -152,7 +153,7 @@ func (l *Lab) Collected(ctx context.Context, boot int64, all []Result) error {
 		case !b.Plan.Gives(Results):
 			return fmt.Errorf("boot %d takes no results home (clause %q): %w", boot, Results, ErrRefused)
 		}
-		b.Results = slices.Clone(all)
+		b.Results, b.OutTaken, b.OutGone = slices.Clone(all), time.Time{}, time.Time{} // others, of which nobody has said anything
 		d.put(b)
 		d.fact(b.Machine, b.ID, "boot %d: %d results", b.ID, len(all))
 		return nil

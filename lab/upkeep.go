@@ -10,6 +10,7 @@ type Collected struct {
 	Bytes     int64    `json:"freed_bytes"` // by which the files of the store shrink
 	Slack     int64    `json:"slack_bytes"` // of unlisted chunks that stay in packs whose other chunks are needed
 	Young     int      `json:"young_manifests"`
+	Results   int64    `json:"results_bytes"` // of what boots left, which stays: see ForgetOut
 	Seconds   float64  `json:"seconds"`
 	Notes     []string `json:"notes,omitempty"` // what stays although nobody refers to it, and why, for people
 }

@@ -32,6 +32,8 @@ var verbs = map[string]Verb{
 	"boot.capture":   QueueCapture{},
 	"boot.repair":    QueueRepair{},
 	"boot.stop":      Stop{},
+	"boot.took":      TookOut{},
+	"boot.forget":    ForgetOut{},
 	"boot.retry":     Retry{},
 	"queue.mv":       MoveBoot{},
 }

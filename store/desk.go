@@ -175,6 +175,28 @@ func (d *Desk) sniff(v lab.AddVersion) (media.Facts, error) {
 	return facts, nil
 }
 
+// Say carries out a verb, with the kinds that the lab's file has now, and what follows of it in the lab's folder.
+func (d *Desk) Say(ctx context.Context, v lab.Verb) (lab.Changed, error) {
+	if err := d.freshKinds(ctx); err != nil {
+		return lab.Changed{}, err
+	}
+	changed, err := d.Lab.Say(ctx, v)
+	if err != nil {
+		return lab.Changed{}, err
+	}
+	return changed, d.forgotten(ctx, v)
+}
+
+// Watch is the lab's. A first look finds the kinds that the lab's file has now.
+func (d *Desk) Watch(ctx context.Context, after uint64) (lab.Snapshot, error) {
+	if after == 0 {
+		if err := d.freshKinds(ctx); err != nil {
+			return lab.Snapshot{}, err
+		}
+	}
+	return d.Lab.Watch(ctx, after)
+}
+
 // Tail is the lab's. Where no lab runs, the log of the last one is read first.
 func (d *Desk) Tail(ctx context.Context, t lab.Tail) ([]lab.Line, int64, int64, error) {
 	if d.Still {
@@ -309,5 +331,9 @@ func Hold(ctx context.Context, dir string, now func() time.Time) (*Desk, error) 
 	for _, n := range s.Notes {
 		l.Log(lab.Line{Source: "store", Text: n})
 	}
-	return &Desk{Lab: l, State: s}, nil
+	d := &Desk{Lab: l, State: s}
+	if err := d.dropOuts(ctx); err != nil {
+		l.Log(lab.Line{Source: "store", Text: err.Error()})
+	}
+	return d, nil
 }

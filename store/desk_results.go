@@ -46,9 +46,6 @@ func (d *Desk) Out(ctx context.Context, boot lab.Boot, in io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("results of boot %d: nothing was kept: %w", boot.ID, full(err))
 	}
-	if err := d.placeOut(temp, d.outOf(boot.ID)); err != nil {
-		return fmt.Errorf("results of boot %d: %w", boot.ID, full(err))
-	}
 	for _, what := range notes[:min(len(notes), maxOutNotes)] {
 		d.Lab.Log(lab.Line{Machine: boot.Machine, Source: "store", Text: fmt.Sprintf("results of boot %d: %s", boot.ID, what)})
 	}
@@ -56,15 +53,19 @@ func (d *Desk) Out(ctx context.Context, boot lab.Boot, in io.Reader) error {
 	for _, f := range files {
 		all = append(all, lab.Result{Path: lab.Clean(f.Path), Bytes: f.Bytes, Sum: f.Sum})
 	}
+	if err := d.settleOut(temp); err != nil {
+		return fmt.Errorf("results of boot %d: %w", boot.ID, full(err))
+	}
+	d.homes.Lock() // until the record says so, too
+	defer d.homes.Unlock()
+	if err := d.placeOut(temp, d.outOf(boot.ID)); err != nil {
+		return fmt.Errorf("results of boot %d: %w", boot.ID, full(err))
+	}
 	return d.Lab.Collected(ctx, boot.ID, all)
 }
 
-// placeOut brings a folder to the disk and gives it its name. An older one is at temp then.
-func (d *Desk) placeOut(temp, home string) error {
-	parent := filepath.Dir(home)
-	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return err
-	}
+// settleOut brings the files of a folder to the disk.
+func (d *Desk) settleOut(temp string) error {
 	f, err := os.Open(temp)
 	if err != nil {
 		return err
@@ -73,9 +74,16 @@ func (d *Desk) placeOut(temp, home string) error {
 		return err
 	}
 	d.step("results written")
-	d.homes.Lock()
-	defer d.homes.Unlock()
-	err = os.Rename(temp, home)
+	return nil
+}
+
+// placeOut gives a folder its name. An older one is at temp then.
+func (d *Desk) placeOut(temp, home string) error {
+	parent := filepath.Dir(home)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	err := os.Rename(temp, home)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
 		err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, home, unix.RENAME_EXCHANGE)
 	}
@@ -99,14 +107,15 @@ func (d *Desk) Results(ctx context.Context, boot int64, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := s.Boots[boot]; !ok {
+	b, ok := s.Boots[boot]
+	if !ok {
 		return fmt.Errorf("boot %d: %w", boot, lab.ErrNotFound)
 	}
 	d.homes.RLock()
 	defer d.homes.RUnlock()
 	home := d.outOf(boot)
-	if _, err := os.Stat(home); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("boot %d left no results: %w", boot, lab.ErrNotFound)
+	if _, err := os.Stat(home); errors.Is(err, fs.ErrNotExist) || !b.OutGone.IsZero() {
+		return b.NoOut()
 	}
 	out := tar.NewWriter(w)
 	err = filepath.WalkDir(home, func(path string, e fs.DirEntry, err error) error {

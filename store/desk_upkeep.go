@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,9 +19,13 @@ func (d *Desk) Collect(ctx context.Context, dry bool) (lab.Collected, error) {
 		d.Lab.Log(lab.Line{Source: "store", Text: fmt.Sprintf("gc: %d manifests and %d chunks removed, %s freed", got.Manifests, got.Chunks, lab.Bytes(got.Bytes))})
 	}
 	if err == nil && !dry {
-		err = d.State.keepReserve()
+		err = errors.Join(d.dropOuts(ctx), d.State.keepReserve())
 	}
-	return got, err
+	s, watchErr := d.Lab.Watch(ctx, 0)
+	for _, b := range s.Outs() {
+		got.Results += b.OutBytes()
+	}
+	return got, errors.Join(err, watchErr)
 }
 
 // referenced are the roots that must stay.

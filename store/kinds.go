@@ -87,24 +87,6 @@ func (d *Desk) freshKinds(ctx context.Context) error {
 	return nil
 }
 
-// Say carries out a verb, with the kinds that the lab's file has now.
-func (d *Desk) Say(ctx context.Context, v lab.Verb) (lab.Changed, error) {
-	if err := d.freshKinds(ctx); err != nil {
-		return lab.Changed{}, err
-	}
-	return d.Lab.Say(ctx, v)
-}
-
-// Watch is the lab's. A first look finds the kinds that the lab's file has now.
-func (d *Desk) Watch(ctx context.Context, after uint64) (lab.Snapshot, error) {
-	if after == 0 {
-		if err := d.freshKinds(ctx); err != nil {
-			return lab.Snapshot{}, err
-		}
-	}
-	return d.Lab.Watch(ctx, after)
-}
-
 // prepareKinds writes kinds that are to be taken, durably and apart.
 func (s *State) prepareKinds(all []lab.Kind) error {
 	return full(writeDurably(filepath.Join(s.Dir, takenKindsName), text.WriteKinds(all)))

@@ -3,6 +3,7 @@ package tui
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"carte/lab"
 	"carte/tui/cell"
@@ -41,7 +42,11 @@ func outcomeLines(b lab.Boot) (lines []styled) {
 		for _, r := range b.Results {
 			sum += r.Bytes
 		}
-		lines = append(lines, styled{cell.Plain, fmt.Sprintf("results: %s, %s: carte boot out %d", plural(n, "file"), lab.Bytes(sum), b.ID)})
+		where := fmt.Sprintf("carte boot out %d", b.ID)
+		if !b.OutGone.IsZero() {
+			where = "removed " + b.OutGone.Format(time.DateOnly)
+		}
+		lines = append(lines, styled{cell.Plain, fmt.Sprintf("results: %s, %s: %s", plural(n, "file"), lab.Bytes(sum), where)})
 	}
 	if len(b.Wrote) > 0 {
 		var refs []string

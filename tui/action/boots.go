@@ -152,6 +152,50 @@ var boots = []Action{
 		Command: func(t Target) string { return command("carte", "boot", "retry", number(t.Boot)) },
 		Verb:    func(t Target) (lab.Verb, error) { return lab.Retry{Boot: t.Boot.ID}, nil },
 	},
+	{
+		ID: "boot.took", Words: "boot out", Where: []Place{Boot},
+		Help: "take home what a boot left in /carte/out",
+		Enabled: func(t Target) (bool, string) {
+			return false, "in a shell: carte boot out " + number(t.Boot)
+		},
+		Command: func(t Target) string { return command("carte", "boot", "out", number(t.Boot)) },
+		Verb:    func(t Target) (lab.Verb, error) { return lab.TookOut{Boot: t.Boot.ID, Sum: t.Boot.OutSum()}, nil },
+	},
+	{
+		ID: "boot.forget", Words: "boot forget", Where: []Place{Boot}, Danger: Destroys,
+		Help: "remove what boots left in /carte/out; their records stay",
+		Enabled: func(t Target) (bool, string) {
+			switch {
+			case t.Boot.ID == 0:
+				return false, "no boot is selected"
+			case !t.Boot.HasOut():
+				return false, lab.Words(t.Boot.NoOut())
+			}
+			return t.Boot.State.Final(), fmt.Sprintf("boot %d may yet bring results", t.Boot.ID)
+		},
+		Command: func(t Target) string {
+			words := []string{"carte", "boot", "forget", number(t.Boot)}
+			if t.Boot.HasOut() && t.Boot.OutTaken.IsZero() {
+				words = append(words, "--confirm", number(t.Boot))
+			}
+			return command(words...)
+		},
+		Verb: func(t Target) (lab.Verb, error) {
+			v := lab.ForgetOut{Boots: []int64{t.Boot.ID}}
+			if t.Confirm == number(t.Boot) {
+				v.Confirm = v.Boots
+			}
+			return v, nil
+		},
+		Loses: func(t Target) string {
+			words := fmt.Sprintf("what boot %d left, %d files of %s", t.Boot.ID, len(t.Boot.Results), lab.Bytes(t.Boot.OutBytes()))
+			if t.Boot.OutTaken.IsZero() {
+				words += ", which nobody has taken home"
+			}
+			return words
+		},
+		Confirm: func(t Target) string { return number(t.Boot) },
+	},
 }
 
 // queue are the actions on a boot that waits.

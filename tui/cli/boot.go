@@ -13,10 +13,11 @@ import (
 )
 
 func (c *call) bootCommands() []entry {
-	var on, wait, machine, reason, to, file string
+	var on, wait, machine, reason, to, file, older string
+	var confirm []int64
 	var timeout time.Duration
 	var before int64
-	var last, first, lay, force bool
+	var last, first, lay, force, dry bool
 	var set []string
 	return []entry{
 		{
@@ -59,13 +60,33 @@ func (c *call) bootCommands() []entry {
 			},
 		},
 		{
-			use: "boot out BOOT", help: "take home what a boot left in " + lab.OutPlace + ", as files or as an archive",
+			use: "boot out [BOOT]", help: "take home what a boot left in " + lab.OutPlace + ", as files or as an archive",
+			long: "Take home what a boot left in " + lab.OutPlace + ". Without a BOOT, list the boots whose results are here, the room that they take, and whether somebody has taken them home as files or an archive. They are kept for ever: carte boot forget removes them.",
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&to, "to", "", "folder to make, or an empty one (default boot-NUMBER)")
 				f.StringVarP(&file, "output", "o", "", "write a tar archive instead, or with - to standard output")
 				f.BoolVar(&force, "force", false, "replace that archive if it is there")
 			},
-			run: func(ctx context.Context, args []string) error { return c.bootOut(ctx, args[0], to, file, force) },
+			run: func(ctx context.Context, args []string) error {
+				if len(args) == 0 {
+					if to+file != "" {
+						return fmt.Errorf("--to and -o are for the results of one boot: which? carte boot out lists them: %w", lab.ErrInvalid)
+					}
+					return c.look(ctx, c.listOuts)
+				}
+				return c.bootOut(ctx, args[0], to, file, force)
+			},
+		},
+		{
+			use: "boot forget [BOOT...]", action: "boot.forget",
+			long:    "Remove what boots left in " + lab.OutPlace + ", and keep their records with the list of it: the boots that are named, or with --older all that have been over that long and whose results somebody has taken home with carte boot out. What nobody has taken goes only when it is named twice: --confirm BOOT. Nothing is ever removed otherwise.",
+			example: "  carte boot forget 12\n  carte boot forget --older 90d --dry-run",
+			flags: func(f *pflag.FlagSet) {
+				f.StringVar(&older, "older", "", "the results of all boots that have been over for so long, and were taken home: 90d, 12h")
+				f.Int64SliceVar(&confirm, "confirm", nil, "a boot whose results nobody has taken home, named once more")
+				f.BoolVar(&dry, "dry-run", false, "change nothing, say what would go")
+			},
+			run: func(ctx context.Context, args []string) error { return c.forgetOut(ctx, args, older, confirm, dry) },
 		},
 		{
 			use: "boot stop BOOT", action: "boot.stop",

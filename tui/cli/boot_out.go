@@ -30,14 +30,20 @@ func (c *call) bootOut(ctx context.Context, word, to, file string, force bool) e
 		if len(b.Results) == 0 {
 			return fmt.Errorf("boot %d left nothing in %s%s: %w", b.ID, lab.OutPlace, whyNone(b), lab.ErrNotFound)
 		}
+		if !b.HasOut() {
+			return b.NoOut()
+		}
 		where := or(to, fmt.Sprintf("boot-%d", b.ID))
 		if file != "" {
 			where = file
 			if _, done, err := c.toFile(file, force, func(w io.Writer) error { return d.Results(ctx, b.ID, w) }); err != nil || done {
-				return err
+				return err // standard output may go anywhere: that is not taken home
 			}
 		} else if err := unpack(where, func(w io.Writer) error { return d.Results(ctx, b.ID, w) }); err != nil {
 			return err
+		}
+		if _, err := d.Say(ctx, lab.TookOut{Boot: b.ID, Sum: b.OutSum()}); err != nil {
+			c.aside("the lab could not note that they were taken: %s", words(err))
 		}
 		return c.showOut(b, where)
 	})

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"carte/lab"
 )
@@ -61,10 +62,22 @@ func outcome(b lab.Boot) (rows [][]string) {
 		for _, r := range b.Results {
 			sum += r.Bytes
 		}
-		rows = append(rows, []string{"results", fmt.Sprintf("%s, %s: carte boot out %d", plural(n, "file"), lab.Bytes(sum), b.ID)})
+		rows = append(rows, []string{"results", fmt.Sprintf("%s, %s: %s", plural(n, "file"), lab.Bytes(sum), outWords(b))})
 	}
 	for _, r := range b.Wrote {
 		rows = append(rows, []string{"wrote back", r.String()})
 	}
 	return rows
+}
+
+// outWords say where a boot's results are.
+func outWords(b lab.Boot) string {
+	switch get := fmt.Sprintf("carte boot out %d", b.ID); {
+	case !b.OutGone.IsZero():
+		return "removed " + b.OutGone.Format(time.RFC3339)
+	case !b.OutTaken.IsZero():
+		return get + "; taken " + b.OutTaken.Format(time.RFC3339)
+	default:
+		return get
+	}
 }

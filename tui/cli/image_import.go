@@ -65,13 +65,8 @@ func (x importing) terms(now time.Time) (i lab.Import, err error) {
 // deathOf reads a date, or how long something lives from now on; zero of neither.
 func deathOf(until, lasts string, now time.Time) (time.Time, error) {
 	if lasts != "" {
-		d, err := time.ParseDuration(lasts)
-		if days, ok := strings.CutSuffix(lasts, "d"); ok {
-			var n int
-			n, err = strconv.Atoi(days)
-			d = time.Duration(n) * 24 * time.Hour
-		}
-		if err != nil || d <= 0 || d > 100*365*24*time.Hour {
+		d, ok := span(lasts)
+		if !ok {
 			return time.Time{}, fmt.Errorf("--for %q: it lives so long, as in 8h, 90m or 3d: %w", lasts, lab.ErrInvalid)
 		}
 		return now.Add(d), nil
@@ -85,6 +80,19 @@ func deathOf(until, lasts string, now time.Time) (time.Time, error) {
 		}
 	}
 	return time.Time{}, fmt.Errorf("--until %q: a date such as 2026-11-30, or '2026-11-30 18:00': %w", until, lab.ErrInvalid)
+}
+
+// span reads a length of time, also in days: more than nothing, and at most a hundred years.
+func span(word string) (time.Duration, bool) {
+	d, err := time.ParseDuration(word)
+	if days, ok := strings.CutSuffix(word, "d"); ok {
+		var n int
+		if n, err = strconv.Atoi(days); n > 100*365 {
+			return 0, false
+		}
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	return d, err == nil && d > 0 && d <= 100*365*24*time.Hour
 }
 
 // importSource opens what is to be imported: a file, a folder, standard input, or the parts of a kernel.

@@ -87,6 +87,7 @@ type bench struct {
 	term Terminal // what the next command gets, but for Out and Err
 	in   string
 	keys *os.File // instead of in, if it is set
+	pass func(time.Duration)
 }
 
 func newBench(t *testing.T) *bench {
@@ -98,6 +99,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{t: t, dir: t.TempDir(), desk: &testDesk{Lab: l, findings: []lab.Finding{{What: "qemu", OK: true, Must: true, Why: "QEMU 7.2"}}}}
+	b.pass = func(d time.Duration) { at = at.Add(d) }
 	b.term = Terminal{Env: func(string) string { return "" }, Now: func() time.Time { return at }}
 	return b
 }

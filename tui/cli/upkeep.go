@@ -43,6 +43,9 @@ func (c *call) collect(ctx context.Context, d desk, dry bool) error {
 		c.aside("%s", n)
 	}
 	l := list{doc: got, rows: [][]string{{lab.Bytes(got.Bytes), "freed", plural(got.Manifests, "manifest"), plural(got.Chunks, "chunk")}}}
+	if got.Results > 0 {
+		c.aside("what boots left takes %s, and stays; carte boot forget removes it", lab.Bytes(got.Results))
+	}
 	if dry {
 		l.rows[0][1] = "would be freed"
 		if got.Bytes > 0 {

@@ -186,6 +186,7 @@ type statusDoc struct {
 	Waiting  int             `json:"waiting"`
 	Images   int             `json:"images"`
 	Stacks   int             `json:"stacks"`
+	Results  outsDoc         `json:"results"` // that boots left, and that are here
 	Needs    []needDoc       `json:"needs"`
 }
 
@@ -239,6 +240,12 @@ func (c *call) status(ctx context.Context, d desk) error {
 		}
 	}
 	rows = append(rows, []string{"queue", plural(doc.Waiting, "boot")})
+	for _, b := range s.Outs() {
+		doc.Results.add(b)
+	}
+	if doc.Results.Boots > 0 {
+		rows = append(rows, []string{"results", doc.Results.String()})
+	}
 	for _, n := range doc.Needs {
 		rows = append(rows, []string{"needs you", n.What + ": " + n.Why + optional("; ", n.Fix)})
 	}
