@@ -105,7 +105,7 @@ func agree(form Form, asks Terms, images []offering) ([]Agreed, error) {
 	all := negotiate(form, asks, images)
 	for _, a := range all {
 		if a.refuses() {
-			return nil, fmt.Errorf("clause %s is required and cannot be given: %s: %w", a.Clause, a.Why, ErrRefused)
+			return nil, about("asks."+string(a.Clause), fmt.Errorf("clause %s is required and cannot be given: %s: %w", a.Clause, a.Why, ErrRefused))
 		}
 	}
 	return all, nil

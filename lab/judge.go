@@ -138,6 +138,7 @@ type judging struct {
 	st     Stack
 	agreed []Agreed
 	all    []Remark
+	mends  map[string][]func(*Stack) // by the code that they mend, in the order in which they were found
 }
 
 func (j *judging) good(code, format string, args ...any) {
@@ -152,13 +153,23 @@ func (j *judging) stop(code, fix, format string, args ...any) {
 	j.all = append(j.all, Remark{Code: code, Grade: GradeStop, Fix: fix, Text: fmt.Sprintf(format, args...)})
 }
 
-// mend adds to the last remark the stack as it would be after its fix.
+// mend adds to the last remark the stack as it would be after its fix, which mends all that its code was said of.
 func (j *judging) mend(change func(*Stack)) {
+	last := &j.all[len(j.all)-1]
+	if j.mends == nil {
+		j.mends = map[string][]func(*Stack){}
+	}
+	j.mends[last.Code] = append(j.mends[last.Code], change)
 	st := j.st
 	st.Layers, st.Keep, st.Asks = slices.Clone(st.Layers), slices.Clone(st.Keep), maps.Clone(st.Asks)
-	change(&st)
-	last := &j.all[len(j.all)-1]
-	last.Edited = &st
+	for _, change := range slices.Backward(j.mends[last.Code]) { // the last first: what takes a layer out moves those behind it
+		change(&st)
+	}
+	for i, r := range j.all {
+		if r.Code == last.Code && (r.Edited != nil || i == len(j.all)-1) {
+			j.all[i].Edited = &st
+		}
+	}
 	if st.Name != "" {
 		last.Fix = fmt.Sprintf("carte stack fix %s %s", st.Name, last.Code)
 	}

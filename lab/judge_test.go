@@ -340,3 +340,29 @@ func BenchmarkJudge(b *testing.B) {
 		}
 	}
 }
+
+// The fix of a code mends all that it was said of.
+func TestAFixMendsAll(t *testing.T) {
+	b := furnished(t)
+	st := Stack{Name: "s", Layers: named("root", "tools", "hpt@1", "me")}
+	j := b.now().Judge(st, nil)
+	n := 0
+	for _, r := range j.Remarks {
+		if r.Code != "I-FLOATS" {
+			continue
+		}
+		n++
+		if r.Edited == nil || !slices.Equal(r.Edited.Layers, named("root@1", "tools@2", "hpt@1", "me@1")) {
+			t.Errorf("%s: %+v", r.Text, r.Edited)
+		}
+	}
+	if n != 3 || !slices.Equal(st.Layers, named("root", "tools", "hpt@1", "me")) {
+		t.Errorf("%d remarks, and the stack is %v", n, st.Layers)
+	}
+	j = b.now().Judge(Stack{Name: "s", Layers: named("root", "tools@1", "notes")}, nil)
+	for _, r := range j.Remarks {
+		if r.Code == "W-OWNER" && (r.Edited == nil || len(r.Edited.Layers) != 2) {
+			t.Errorf("%s: %+v", r.Text, r.Edited)
+		}
+	}
+}

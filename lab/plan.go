@@ -161,28 +161,28 @@ func (s Snapshot) Plan(st Stack, m Machine, set map[string]string) (p Plan, err 
 		return p, err
 	}
 	if p.Form, err = systemForm(p.Layers); err != nil {
-		return p, err
+		return p, about("layers", err)
 	}
 	if p.Agreed, err = agree(p.Form, st.Asks, s.offerings(p.Layers)); err != nil {
-		return p, err
+		return p, about("asks", err)
 	}
 	if p.Params, err = fillParams(st.Params, set); err != nil {
-		return p, err
+		return p, about("params", err)
 	}
 	if p.Cmdline, err = expand(st.Cmdline, p.Params, nil); err != nil {
-		return p, fmt.Errorf("command line: %w", err)
+		return p, about("cmdline", fmt.Errorf("command line: %w", err))
 	}
 	if k, ok := p.Kernel(); ok {
 		p.Cmdline = strings.TrimSpace(s.Versions[k.Ref.String()].Cmdline + " " + p.Cmdline)
 	}
-	for _, f := range st.Files {
+	for i, f := range st.Files {
 		if f.Text, err = expand(f.Text, p.Params, m.values()); err != nil {
-			return p, fmt.Errorf("file %s: %w", f.Path, err)
+			return p, about(nth("files", i), fmt.Errorf("file %s: %w", f.Path, err))
 		}
 		p.Files = append(p.Files, f)
 	}
 	if err := p.settleStart(m); err != nil {
-		return p, err
+		return p, about("start", err)
 	}
 	if p.Digest, err = p.digest(); err != nil {
 		return p, err
@@ -218,7 +218,7 @@ func (s Snapshot) planLayers(st Stack, m Machine) (all []PlanLayer, err error) {
 	for i, ref := range refs {
 		v, err := s.Version(ref)
 		if err != nil {
-			return nil, err
+			return nil, about(nth("layers", i), err)
 		}
 		im := s.Images[v.Image]
 		k, err := s.KindOf(im.Kind)

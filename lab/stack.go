@@ -2,6 +2,7 @@ package lab
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -51,41 +52,69 @@ func (s Snapshot) SortedStacks() []Stack {
 // check refuses what no machine could run, wherever its images are.
 func (st Stack) check() error {
 	if err := checkName("stack", st.Name); err != nil {
-		return err
+		return about("name", err)
 	}
-	refuse := func(kind error, format string, args ...any) error {
-		return fmt.Errorf("stack %s: %s: %w", st.Name, fmt.Sprintf(format, args...), kind)
+	refuse := func(key string, format string, args ...any) error {
+		return about(key, fmt.Errorf("stack %s: %s: %w", st.Name, fmt.Sprintf(format, args...), ErrInvalid))
 	}
 	for i, r := range st.Layers {
 		if slices.ContainsFunc(st.Layers[:i], func(x Ref) bool { return x.Name == r.Name }) {
-			return refuse(ErrInvalid, "image %s is in it twice", r.Name)
+			return refuse(nth("layers", i), "image %s is in it twice", r.Name)
 		}
 	}
 	switch bad := firstControl(st.Cmdline); {
 	case len(st.Layers) == 0:
-		return refuse(ErrInvalid, "it has no images; it begins with a system: --system IMAGE")
+		return refuse("layers", "it has no images; it begins with a system: --system IMAGE")
 	case len(st.Layers) > maxLayers:
-		return refuse(ErrInvalid, "it has %d images, and %d are the most", len(st.Layers), maxLayers)
+		return refuse("layers", "it has %d images, and %d are the most", len(st.Layers), maxLayers)
 	case bad >= 0:
-		return refuse(ErrInvalid, "byte %d of the command line is a control character or broken UTF-8", bad)
+		return refuse("cmdline", "byte %d of the command line is a control character or broken UTF-8", bad)
 	case !slices.Contains([]Rung{"", RungHandover, RungRun, RungCollect}, st.Until):
-		return refuse(ErrInvalid, "a boot ends on the rung handover, run or collect, not on %q", st.Until)
+		return refuse("until", "a boot ends on the rung handover, run or collect, not on %q", st.Until)
 	case !slices.Contains([]Start{"", StartDisk, StartPivot, StartKexec, StartNetboot, StartMemory}, st.Start):
-		return refuse(ErrInvalid, "a system starts by pivot, kexec, netboot, from the disk or in memory, not by %q", st.Start)
+		return refuse("start", "a system starts by pivot, kexec, netboot, from the disk or in memory, not by %q", st.Start)
 	case !slices.Contains([]Upper{"", UpperMemory, UpperDisk}, st.Upper):
-		return refuse(ErrInvalid, "changes go to memory or to the disk, not to %q", st.Upper)
+		return refuse("upper", "changes go to memory or to the disk, not to %q", st.Upper)
 	case !slices.Contains([]Reset{"", ResetAlways, ResetSampled, ResetTrust}, st.Reset):
-		return refuse(ErrInvalid, "what lies on the disk is proven always, is sampled or is trusted; it is not %q", st.Reset)
+		return refuse("reset", "what lies on the disk is proven always, is sampled or is trusted; it is not %q", st.Reset)
 	case len(st.Files) > maxFiles:
-		return refuse(ErrInvalid, "it has %d files, and %d are the most; more of them are an image of the form files", len(st.Files), maxFiles)
+		return refuse("files", "it has %d files, and %d are the most; more of them are an image of the form files", len(st.Files), maxFiles)
 	}
-	for _, f := range st.Files {
+	for i, f := range st.Files {
 		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/" || f.Path != Clean(f.Path) || f.Mode > 0o7777 || len(f.Text) > maxFileText || !utf8.ValidString(f.Text) {
-			return refuse(ErrInvalid, "file %.60q: its path is absolute, its mode at most 7777, and its text UTF-8 of at most %d bytes", f.Path, maxFileText)
+			return refuse(nth("files", i), "file %.60q: its path is absolute, its mode at most 7777, and its text UTF-8 of at most %d bytes", f.Path, maxFileText)
 		}
 	}
-	return st.Asks.Check()
+	for _, c := range slices.Sorted(maps.Keys(st.Asks)) {
+		if err := (Terms{c: st.Asks[c]}).Check(); err != nil {
+			return about("asks."+string(c), err)
+		}
+	}
+	return about("asks", st.Asks.Check())
 }
+
+// A StackError says which key of a stack's text an error is about: start, layers[1], asks.lazy.
+type StackError struct {
+	Key string
+	err error
+}
+
+func (e *StackError) Error() string { return e.err.Error() }
+func (e *StackError) Unwrap() error { return e.err }
+
+// about says which key an error is about. One that says so already stays as it is.
+func about(key string, err error) error {
+	var has *StackError
+	if err == nil || errors.As(err, &has) {
+		return err
+	}
+	return &StackError{key, err}
+}
+
+func nth(key string, i int) string { return fmt.Sprintf("%s[%d]", key, i) }
+
+// MayPut says whether a stack could be made, or edited, just now. A refusal that is about a key of its text is a StackError.
+func (s Snapshot) MayPut(v PutStack) error { return v.decide(&draft{Snapshot: s}) }
 
 // PutStack makes a stack, or with Edit takes the place of the one that has its name. What is queued already keeps the plan
 // that it was given.
@@ -131,20 +160,31 @@ func (s Snapshot) fits(st Stack, p Plan) error {
 	}
 	switch {
 	case !k.Shared:
-		return k.broken(ClauseShared, "%s would be the system, and one that no other machine may run; a system is of the kind system", p.Layers[0].Ref)
+		return about("layers[0]", k.broken(ClauseShared, "%s would be the system, and one that no other machine may run; a system is of the kind system", p.Layers[0].Ref))
 	case st.Grow && p.Form != FormDisk:
-		return fmt.Errorf("image %s has the form %s; only a disk has a last partition that can grow: %w", p.Layers[0].Ref.Name, p.Form, ErrRefused)
+		return about("grow", fmt.Errorf("image %s has the form %s; only a disk has a last partition that can grow: %w", p.Layers[0].Ref.Name, p.Form, ErrRefused))
 	case p.Form != FormTree && (len(st.Files) > 0 || st.Upper != "" || st.Reset != ""):
-		return fmt.Errorf("image %s has the form %s; files, upper and reset are for trees: %w", p.Layers[0].Ref.Name, p.Form, ErrRefused)
+		key := "files"
+		if st.Upper != "" {
+			key = "upper"
+		} else if st.Reset != "" {
+			key = "reset"
+		}
+		return about(key, fmt.Errorf("image %s has the form %s; files, upper and reset are for trees: %w", p.Layers[0].Ref.Name, p.Form, ErrRefused))
 	case p.Form == FormDisk && st.Cmdline != "":
-		return fmt.Errorf("image %s is a whole disk, which has its own command line: %w", p.Layers[0].Ref.Name, ErrRefused)
+		return about("cmdline", fmt.Errorf("image %s is a whole disk, which has its own command line: %w", p.Layers[0].Ref.Name, ErrRefused))
 	}
+	return about("keep", s.keeps(st, p))
+}
+
+// keeps refuses images that cannot be written back because a stack asks for it.
+func (s Snapshot) keeps(st Stack, p Plan) error {
 	var over []string
-	for _, name := range st.Keep {
+	for n, name := range st.Keep {
 		i := slices.IndexFunc(p.Layers, func(l PlanLayer) bool { return l.Ref.Name == name })
 		switch {
 		case i < 0:
-			return fmt.Errorf("image %q is to be kept, and is none of its images: %w", name, ErrInvalid)
+			return about(nth("keep", n), fmt.Errorf("image %q is to be kept, and is none of its images: %w", name, ErrInvalid))
 		case p.Layers[i].Form == FormDisk:
 			return fmt.Errorf("image %s is a whole disk; what was changed on it becomes a version by carte capture: %w", name, ErrRefused)
 		case p.Layers[i].Form == FormKernel:

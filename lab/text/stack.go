@@ -42,17 +42,17 @@ func ParseStack(b []byte) (lab.Stack, error) {
 		Name: f.Name, Layers: f.Layers, Cmdline: f.Cmdline, Params: f.Params, Start: lab.Start(f.Start), Until: lab.Rung(f.Until), Grow: f.Grow,
 		Upper: lab.Upper(f.Upper), Reset: lab.Reset(f.Reset), Asks: terms(f.Asks), Keep: f.Keep, Note: f.Note,
 	}
-	for _, r := range f.Layers {
+	for i, r := range f.Layers {
 		if r.Name == "" {
-			return lab.Stack{}, fmt.Errorf("stack %s: layers has an empty name in it: %w", st.Name, lab.ErrInvalid)
+			return lab.Stack{}, fmt.Errorf("%sstack %s: layers has an empty name in it: %w", onLine(b, fmt.Sprintf("layers[%d]", i)), st.Name, lab.ErrInvalid)
 		}
 	}
-	for _, t := range f.Files {
+	for i, t := range f.Files {
 		x := lab.TextFile{Path: t.Path, Text: t.Text}
 		if t.Mode != "" {
 			mode, err := strconv.ParseUint(t.Mode, 8, 12)
 			if err != nil {
-				return lab.Stack{}, fmt.Errorf("stack %s, file %s: mode %q is no octal number such as \"0600\": %w", st.Name, t.Path, t.Mode, lab.ErrInvalid)
+				return lab.Stack{}, fmt.Errorf("%sstack %s, file %s: mode %q is no octal number such as \"0600\": %w", onLine(b, fmt.Sprintf("files[%d].mode", i)), st.Name, t.Path, t.Mode, lab.ErrInvalid)
 			}
 			x.Mode = uint32(mode)
 		}

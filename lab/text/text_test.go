@@ -169,3 +169,32 @@ func TestKindsAsWritten(t *testing.T) {
 		t.Errorf("written and read: %+v, %v", got, err)
 	}
 }
+
+func TestErrorsAreOnTheirLine(t *testing.T) {
+	b := []byte("# a comment\nname = \"s\"\nlayers = [\n  \"root\",\n  # and\n  \"tools@9\",\n]\n\nstart = \"kexe\"\nasks = { lazy = \"maybe\",\n}\n[params]\npages = \"1\"\n[[files]]\npath = \"/a\"\ntext = \"\"\"\nstart = \"x\"\n\"\"\"\n[[files]]\npath = \"/b\"\nmode = \"9\"\n")
+	for key, want := range map[string]string{
+		"name": "line 2: ", "layers": "line 3: ", "layers[0]": "line 4: ", "layers[1]": "line 6: ", "layers[7]": "line 3: ", "start": "line 9: ", "asks.lazy": "line 10: ", "asks.sealed": "line 10: ",
+		"params": "line 12: ", "params.pages": "line 13: ", "files[0]": "line 14: ", "files[1]": "line 19: ", "files[1].mode": "line 21: ", "upper": "", "keep[1]": "",
+	} {
+		if got := onLine(b, key); got != want {
+			t.Errorf("%s: %q, want %q", key, got, want)
+		}
+	}
+	if _, err := ParseStack(b); err == nil || !strings.Contains(err.Error(), "line 21: ") {
+		t.Errorf("the mode: %v", err)
+	}
+	for text, want := range map[string]string{
+		"name = \"s\"\nlayers = [\"a\",\n \"b@x\"]\n": "line 3",
+		"name = \"s\"\nlayers = [\"a\",\n \"\"]\n":    "line 3: ",
+		"name = \"s\"\n\nlayers = 7\n":                "line 3",
+		"name = \"s\"\ngrow = \"yes\"\n":              "line 2",
+	} {
+		if _, err := ParseStack([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	st := lab.Stack{Name: "s", Layers: []lab.Ref{{Name: "root"}, {Name: "tools"}}, Start: "kexe"}
+	if err := At(b, lab.Snapshot{}.MayPut(lab.PutStack{Stack: st})); err == nil || !strings.HasPrefix(err.Error(), "line 9: stack s: a system starts by") {
+		t.Errorf("%v", err)
+	}
+}

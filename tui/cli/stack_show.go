@@ -255,7 +255,7 @@ func (c *call) fixStack(ctx context.Context, name, code string) error {
 	})
 }
 
-// fixOf returns the stack after the fix of the first remark with that code.
+// fixOf returns the stack after the fix of all remarks with that code.
 func fixOf(j lab.Judged, code string) (*lab.Stack, error) {
 	all := j.Remarks
 	for _, m := range j.Machines {
