@@ -17,15 +17,17 @@ import (
 // KernelFacts is what a kernel image was made of. Texts come from the files and may hold anything: sanitise them before they reach a screen.
 type KernelFacts struct {
 	Program
-	Bytes   int64    // of the kernel
-	From    string   // its name before
-	Others  []string // kernels that were left out
-	Initrd  string   // its name before; empty: none
-	Modules int      // files of modules
-	Of      string   // the release that the modules are of; empty: none
-	Dep     bool     // there is a modules.dep
-	Config  bool     // its configuration was there
-	Serial  bool     // and says that it can have a serial console
+	Bytes    int64    // of the kernel
+	From     string   // its name before
+	Others   []string // kernels that were left out
+	Initrd   string   // its name before; empty: none
+	Modules  int      // files of modules
+	Of       string   // the release that the modules are of; empty: none
+	Dep      bool     // there is a modules.dep
+	Made     int      // of how many modules it was made here, with depmod's other lists; 0: it came along, or could not be made
+	Unlisted []string // modules that are not in what was made, and why
+	Config   bool     // its configuration was there
+	Serial   bool     // and says that it can have a serial console
 }
 
 // kernelPlaces are where people and packages put kernels, the likely ones first. The last part is the beginning of a name.
@@ -65,6 +67,11 @@ func (f *Files) Kernel(starts string) (KernelFacts, error) {
 		_, k.Release, _ = strings.Cut(path.Base(k.From), "-")
 	}
 	modules := f.modules(&k)
+	if modules != nil {
+		if err := f.makeLists(&k, modules); err != nil {
+			return k, fmt.Errorf("make modules.dep of %s: %w", k.Of, err)
+		}
+	}
 	initrd := f.findInitrd(&k)
 	f.config(&k)
 
@@ -212,7 +219,7 @@ func countModules(n *ext4.Node) (all int) {
 	for name, child := range n.Names {
 		if child.IsDir() {
 			all += countModules(child)
-		} else if strings.HasSuffix(strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, ".xz"), ".zst"), ".gz"), ".ko") {
+		} else if isModule(name) {
 			all++
 		}
 	}
@@ -249,7 +256,17 @@ func (k KernelFacts) String() string {
 	if k.Of != "" {
 		s = append(s, fmt.Sprintf("%d modules of %s", k.Modules, k.Of))
 	}
+	if k.Made > 0 {
+		s = append(s, fmt.Sprintf("made modules.dep of %d modules", k.Made))
+	}
 	return strings.Join(s, ", ")
+}
+
+func andMore(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(", and %d more", n)
 }
 
 // Warnings say what will keep it from being started, or from being seen.
@@ -263,8 +280,12 @@ func (k KernelFacts) Warnings() (all []string) {
 		all = append(all, "no modules: it can do what is built into it, and nothing else")
 	case k.Of != k.Release:
 		all = append(all, fmt.Sprintf("the kernel is %s and its modules are of %s: it will not load them", k.Release, k.Of))
-	case !k.Dep && k.Modules > 0:
-		all = append(all, "modules.dep is missing, as in a package that was not installed: carte reads from each module which others it needs; modprobe in the running system wants depmod "+k.Release+" first")
+	}
+	switch bad := len(k.Unlisted); {
+	case bad > 0 && k.Made > 0:
+		all = append(all, fmt.Sprintf("left out of modules.dep, so that modprobe does not know it: %s%s", k.Unlisted[0], andMore(bad-1)))
+	case bad > 0 && !k.Dep:
+		all = append(all, fmt.Sprintf("modules.dep is missing and could not be made; modprobe in the running system will find nothing: %s%s", k.Unlisted[0], andMore(bad-1)))
 	}
 	if k.Config && !k.Serial {
 		all = append(all, "no serial console is built in (CONFIG_SERIAL_8250_CONSOLE): carte will not see what this kernel says")
