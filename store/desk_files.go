@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -39,6 +40,11 @@ func madeOf(src *media.Source, i lab.Import) (string, error) {
 			return madeOfProgram, nil
 		}
 	}
+	if i.Form == lab.FormDisk && i.Size == 0 {
+		if err := noKernel(src, i); err != nil {
+			return "", err
+		}
+	}
 	switch {
 	case i.Size != 0:
 		return "", fmt.Errorf("--size is for a file system that is made of a tar archive or a folder; this is one already, or a disk: %w", lab.ErrInvalid)
@@ -46,6 +52,24 @@ func madeOf(src *media.Source, i lab.Import) (string, error) {
 		return "", fmt.Errorf("the form files is made of a tar archive or a folder, and this is %s: %w", src.Format, lab.ErrInvalid)
 	}
 	return "", nil
+}
+
+// noKernel refuses what would become a disk because nobody said what it is, and is the file of a kernel: nothing starts from such a disk.
+func noKernel(src *media.Source, i lab.Import) error {
+	head, err := src.Head(128 << 10)
+	if err != nil {
+		return err
+	}
+	p, ok := media.BareProgram(head)
+	if !ok {
+		return nil
+	}
+	what := "a program for a boot loader (" + p.Format + ")"
+	if p.Starts == "linux" {
+		what = strings.TrimSpace("a Linux kernel, "+p.Release) + " (" + p.Format + ")"
+	}
+	return fmt.Errorf("it is %s and no disk: carte image import %s --name %s --form kernel makes a kernel image of it, and with --kernel and --modules one that has its modules: %w",
+		lab.Clean(what), cmp.Or(i.File, "-"), i.Name, lab.ErrInvalid)
 }
 
 // maxProgram is the most bytes of a kernel that comes as one file, and filesRoom what files and kernels have free: nobody

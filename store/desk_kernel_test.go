@@ -140,6 +140,27 @@ func TestWhatIsNoKernelIsRefused(t *testing.T) {
 	}
 }
 
+// A kernel's file that nobody called a kernel is no disk, and what to type is said; a disk that has such bytes behind its boot sector is one.
+func TestAKernelIsNoDisk(t *testing.T) {
+	d := hold(t, t.TempDir())
+	defer d.State.Close()
+	multiboot := noise(8192, 5)
+	copy(multiboot[4096:], []byte{0x02, 0xb0, 0xad, 0x1b, 0, 0, 0, 0, 0xfe, 0x4f, 0x52, 0xe4})
+	for want, b := range map[string][]byte{
+		"it is a Linux kernel, 7.0 (bzImage) and no disk":           bzImage("7.0", 1<<20, 4),
+		"it is a program for a boot loader (multiboot) and no disk": multiboot,
+	} {
+		_, err := d.Import(t.Context(), bytes.NewReader(b), lab.Import{Name: "k", Kind: "system", Form: lab.FormDisk, File: "vmlinuz"}, nil)
+		if !errors.Is(err, lab.ErrInvalid) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "carte image import vmlinuz --name k --form kernel") {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	multiboot[510], multiboot[511] = 0x55, 0xaa
+	if got := imported(t, d, lab.Import{Name: "floppy", Kind: "system", Form: lab.FormDisk}, multiboot); got.Version.Number != 1 {
+		t.Errorf("%+v", got.Version)
+	}
+}
+
 // What an image says of itself counts, and the import's own words count more.
 func TestAnImageDeclaresItsClauses(t *testing.T) {
 	d := hold(t, t.TempDir())

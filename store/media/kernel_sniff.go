@@ -31,6 +31,15 @@ func SniffProgram(b []byte) (p Program, ok bool) {
 	return Program{}, false
 }
 
+// BareProgram looks at the beginning of what may be a disk, of which 128 KiB are enough. ok says that it is no disk but the file of a program that a boot
+// loader starts. A boot sector makes it a disk, whatever lies behind it, unless it is a Linux kernel's, which has one to say that it needs a boot loader.
+func BareProgram(b []byte) (p Program, ok bool) {
+	if p, ok = SniffProgram(b); !ok || p.Starts == "linux" {
+		return p, ok
+	}
+	return p, len(b) < Sector || b[510] != 0x55 || b[511] != 0xaa
+}
+
 // linuxX86 reads the setup header (kernel: Documentation/arch/x86/boot.rst).
 func linuxX86(b []byte) (Program, bool) {
 	le := binary.LittleEndian
