@@ -66,7 +66,7 @@ func open(ctx context.Context, dir string) (lab.Desk, func() error, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
-	return &store.Desk{Lab: l, State: s, Looks: []look{virtual, inside}, Still: true}, s.Close, nil
+	return &store.Desk{Lab: l, State: s, Looks: []look{virtual, inside}, Agent: payload.Payload{}.Agent, Still: true}, s.Close, nil
 }
 
 // serve runs a lab: everything listens, then everything runs, then with begins; the first that ends ends all.
@@ -93,7 +93,7 @@ func serve(ctx context.Context, o cli.ServeOptions, with func(context.Context, l
 	if err != nil {
 		return err
 	}
-	desk.Looks = []look{virtual, nb.Doctor}
+	desk.Looks, desk.Agent = []look{virtual, nb.Doctor}, boot.Agent
 	vms := &power.QEMU{
 		Dir: disks, Boot: nb.ScriptURL,
 		Console: func(m lab.Machine, lines []string) {

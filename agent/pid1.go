@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"carte/lab"
+	"carte/lab/initrd"
 )
 
 // memory is how much the agent may use before it collects its garbage harder. The smallest machine has 512 MB.
@@ -70,6 +71,9 @@ func (p *pid1) live(ctx context.Context) error {
 		return err
 	}
 	p.cmdline = string(b)
+	if name, err := os.ReadFile(initrd.Alone); err == nil {
+		return p.alone(ctx, strings.TrimSpace(string(name)))
+	}
 	if _, err := os.Stat(stageFile); err == nil {
 		err := p.second(ctx)
 		io.WriteString(p.console, "::carte fail the system could not be put together: "+err.Error()+"\n")

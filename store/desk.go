@@ -27,6 +27,7 @@ type Desk struct {
 	State *State
 	Looks []func(context.Context) []lab.Finding
 	Keys  func(lab.Machine, []byte) error // types on a machine's serial console; nil: nobody reaches one
+	Agent func() ([]byte, error)          // the agent, which starts an exported disk whose kernel has no initrd; nil: there is none
 	Still bool                            // nothing runs: the log is what earlier runs have left
 	taken taken
 	homes sync.RWMutex // held while results change places

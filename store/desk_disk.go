@@ -63,7 +63,7 @@ func (d *Desk) bootDisk(ctx context.Context, s lab.Snapshot, p lab.Plan) (*media
 		return nil, err
 	}
 	_, own := p.Kernel()
-	k, err := m.Kernel(own)
+	k, err := m.Kernel(media.KernelOptions{Own: own, Name: p.Stack, Init: d.agent})
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +71,21 @@ func (d *Desk) bootDisk(ctx context.Context, s lab.Snapshot, p lab.Plan) (*media
 	if err != nil {
 		return nil, err
 	}
+	disk.Notes = append(k.Notes, disk.Notes...)
 	for _, l := range p.Layers {
 		if l.Place == lab.ProjectPlace && p.Gives(lab.Autostart) {
 			disk.Notes = append(disk.Notes, fmt.Sprintf("without carte nobody starts %s/run of %s by itself", lab.ProjectPlace, l.Ref))
 		}
 	}
 	return disk, nil
+}
+
+// agent gives the program that an initrd is made of.
+func (d *Desk) agent() ([]byte, error) {
+	if d.Agent == nil {
+		return nil, errors.New("nobody has handed it over")
+	}
+	return d.Agent()
 }
 
 // merge lays the plan's layers over one another, and its files over all.

@@ -174,6 +174,9 @@ func (s *Set) info(file string) (Info, error) {
 // Built says that a module of that name is in the kernel itself.
 func (s *Set) Built(name string) bool { return s.built[name] }
 
+// Has says that there is a file of a module of that name.
+func (s *Set) Has(name string) bool { return s.files[name] != "" }
+
 // Wanted returns the files of the modules that names and modaliases lead to, each after those that it needs. What is built in, or
 // not there, is left out.
 func (s *Set) Wanted(names, modaliases []string) (files []string, err error) {

@@ -16,19 +16,24 @@ import (
 
 // A BootKernel is what a merged system starts by, without carte.
 type BootKernel struct {
-	Path, Initrd string // in the system; Initrd is empty where it needs none
-	Release      string // empty: the kernel does not say
+	Path, Initrd string   // in the system; Initrd is empty where it needs none
+	Release      string   // empty: the kernel does not say
+	Notes        []string // what was made so that it finds its root
 
 	kernel, initrd *io.SectionReader
 }
 
-// diskDrivers are drivers of which a kernel without an initrd needs at least one built in, as modules.builtin names them.
-var diskDrivers = []string{"virtio_blk.ko", "ahci.ko", "sd_mod.ko", "nvme.ko", "ata_piix.ko"}
+// KernelOptions say which kernel a system is started by, and what follows from none of its files.
+type KernelOptions struct {
+	Own  bool                   // a kernel image's, else the one that the system keeps for itself
+	Name string                 // of the system, for the initrd that is made where there is none
+	Init func() ([]byte, error) // the agent, for the same; an error says why there is none
+}
 
-// Kernel finds the kernel that is started: /boot/kernel and /boot/initrd of a kernel image where own is set, else the one that the system keeps for
-// itself. lab.ErrRefused says why there is none that could find its root without carte.
-func (m *Merged) Kernel(own bool) (k BootKernel, err error) {
-	if own {
+// Kernel finds the kernel that is started, and makes it an initrd where it has none and needs one. lab.ErrRefused says why there is none that could find its
+// root without carte.
+func (m *Merged) Kernel(o KernelOptions) (k BootKernel, err error) {
+	if o.Own {
 		k.Path, k.Initrd = "/boot/kernel", "/boot/initrd"
 	} else if k.Path, k.Initrd = m.ownKernel(); k.Path == "" {
 		return k, fmt.Errorf("it has no kernel: nothing in /boot, and no layer is a kernel; carte's own does not come along: %w", lab.ErrRefused)
@@ -46,7 +51,9 @@ func (m *Merged) Kernel(own bool) (k BootKernel, err error) {
 	}
 	if k.initrd = m.open(k.Initrd); k.initrd == nil {
 		k.Initrd = ""
-		return k, m.builtIn(k)
+		if err := m.initrd(&k, o); err != nil {
+			return k, err
+		}
 	}
 	return k, nil
 }
@@ -75,26 +82,6 @@ func (m *Merged) ownKernel() (kernel, initrd string) {
 		}
 	}
 	return kernel, ""
-}
-
-// builtIn refuses a kernel without an initrd that cannot mount its root. Where nothing says what is built in, it is taken at its word.
-func (m *Merged) builtIn(k BootKernel) error {
-	text, ok := m.Text("/lib/modules/"+k.Release+"/modules.builtin", 1<<20)
-	if !ok {
-		return nil
-	}
-	has := func(name string) bool { return bytes.Contains(text, []byte("/"+name+"\n")) }
-	var lacks []string
-	if !has("ext4.ko") {
-		lacks = append(lacks, "ext4")
-	}
-	if !slices.ContainsFunc(diskDrivers, has) {
-		lacks = append(lacks, "every driver for disks")
-	}
-	if len(lacks) == 0 {
-		return nil
-	}
-	return fmt.Errorf("the kernel %s has no initrd and %s only as modules: without carte, which loads them, it cannot find its root; import the kernel with an initrd, or one that has them built in: %w", k.Release, strings.Join(lacks, " and "), lab.ErrRefused)
 }
 
 // linuxRelease is the release that a bzImage for x86 says it has (kernel: Documentation/arch/x86/boot.rst); empty for anything else.

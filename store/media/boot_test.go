@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,7 +105,7 @@ func TestMerge(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	if k, err := m.Kernel(false); err != nil || k.Release != "1.0-base" || m.real(k.Path) != "/boot/vmlinuz-1" || m.real(k.Initrd) != "/boot/initrd.img-1" {
+	if k, err := m.Kernel(KernelOptions{}); err != nil || k.Release != "1.0-base" || m.real(k.Path) != "/boot/vmlinuz-1" || m.real(k.Initrd) != "/boot/initrd.img-1" {
 		t.Errorf("the kernel is %+v, %v", k, err)
 	}
 	one, err := m.Build(TreeOptions{UUID: [16]byte{1}})
@@ -121,22 +123,56 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// A kernel that could not find its root without carte is refused, and the words say why.
-func TestKernelRefused(t *testing.T) {
-	for words, files := range map[string]map[string]string{
-		"it has no kernel":      {"/etc/x": "x"},
-		"no Linux kernel":       {"/boot/kernel": "text"},
-		"ext4 and every driver": {"/boot/kernel": linux("6.1"), "/lib/modules/6.1/modules.builtin": "kernel/fs/fat/fat.ko\n"},
-		"":                      {"/boot/kernel": linux("6.1"), "/lib/modules/6.1/modules.builtin": "kernel/fs/ext4/ext4.ko\nkernel/drivers/block/virtio_blk.ko\n"},
+// A kernel that could not find its root without carte is refused, and the words say why. One that needs modules for it gets an initrd.
+func TestKernelFindsItsRoot(t *testing.T) {
+	const at = "/lib/modules/6.1/"
+	modules := map[string]string{"/boot/kernel": linux("6.1"), at + "modules.builtin": "kernel/fs/fat/fat.ko\n", at + "kernel/virtio_blk.ko": string(ko("alias=x")), at + "kernel/ext4.ko": string(ko("softdep=pre: crc32c"))}
+	partly := maps.Clone(modules)
+	partly[at+"modules.builtin"] = "kernel/fs/ext4/ext4.ko\nkernel/drivers/nvme/host/nvme.ko\n"
+	for _, c := range []struct {
+		files  map[string]string
+		agent  string
+		words  string // of the error; empty: there is none
+		initrd bool
+	}{
+		{map[string]string{"/etc/x": "x"}, "agent", "it has no kernel", false},
+		{map[string]string{"/boot/kernel": "text"}, "agent", "no Linux kernel", false},
+		{map[string]string{"/boot/kernel": linux("6.1"), at + "modules.builtin": "kernel/fs/fat/fat.ko\n"}, "agent", "ext4 and a driver for disks neither", false},
+		{map[string]string{"/boot/kernel": linux("6.1"), at + "modules.builtin": "kernel/fs/ext4/ext4.ko\nkernel/drivers/block/virtio_blk.ko\n"}, "agent", "", false},
+		{map[string]string{"/boot/kernel": linux("6.1")}, "agent", "", false},
+		{modules, "", "no payload", false},
+		{modules, "agent", "", true},
+		{partly, "", "", false},
+		{partly, "agent", "", true},
 	} {
-		im := treeOf(t, files)
+		im := treeOf(t, c.files)
 		m, err := Merge(t.Context(), im, im.Size)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = m.Kernel(files["/boot/kernel"] != "")
-		if words == "" && err != nil || words != "" && (!errors.Is(err, lab.ErrRefused) || !strings.Contains(err.Error(), words)) {
-			t.Errorf("%q: %v", words, err)
+		k, err := m.Kernel(KernelOptions{Own: c.files["/boot/kernel"] != "", Name: "whole", Init: func() ([]byte, error) {
+			if c.agent == "" {
+				return nil, errors.New("no payload")
+			}
+			return []byte(c.agent), nil
+		}})
+		if c.words == "" && err != nil || c.words != "" && (!errors.Is(err, lab.ErrRefused) || !strings.Contains(err.Error(), c.words)) {
+			t.Errorf("%q: %v", c.words, err)
+		}
+		if err == nil && (k.Initrd != "") != c.initrd {
+			t.Errorf("%v: the initrd is %q", slices.Sorted(maps.Keys(c.files)), k.Initrd)
+		}
+		if !c.initrd {
+			continue
+		}
+		got, _ := m.Text(k.Initrd, 1<<20)
+		for _, part := range []string{"agent", "carte/modules/000-", "virtio_blk.ko", "whole\n"} {
+			if !bytes.Contains(got, []byte(part)) {
+				t.Errorf("the initrd lacks %q", part)
+			}
+		}
+		if dep, _ := m.Text(at+"modules.dep", 1<<20); !strings.Contains(string(dep), "kernel/ext4.ko:\n") || len(k.Notes) != 2 {
+			t.Errorf("modules.dep is %q; %q", dep, k.Notes)
 		}
 	}
 }

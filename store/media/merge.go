@@ -142,6 +142,11 @@ func (m *Merged) open(name string) *io.SectionReader {
 	if n == nil || n.Mode&ext4.TypeMask != ext4.TypeFile {
 		return nil
 	}
+	return m.content(n)
+}
+
+// content is that of a regular file.
+func (m *Merged) content(n *ext4.Node) *io.SectionReader {
 	s := &segments{size: n.Size}
 	for _, x := range n.Data {
 		s.add(x.At, x.Bytes, io.NewSectionReader(m.contents, x.From, x.Bytes))
