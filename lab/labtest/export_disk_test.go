@@ -19,6 +19,7 @@ import (
 	"carte/lab"
 	"carte/lab/labtest"
 	"carte/lab/layout"
+	"carte/netboot/payload"
 	"carte/netboot/qemu"
 	"carte/store"
 	"carte/store/media"
@@ -116,6 +117,103 @@ func TestExportDisk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tryInit is what the kernel's line names as the first process: it says what it finds, and becomes the system's own.
+const tryInit = `#!/bin/sh
+exec </dev/console >/dev/console 2>&1
+modprobe vfat && grep -c '^v*fat ' /proc/modules
+modprobe --show-depends virtio_blk
+findmnt -no SOURCE,FSTYPE /
+cat /usr/lib/from-a-layer
+echo TR""IED
+exec /sbin/init
+`
+
+// A Debian tree under a kernel as Debian packs it, with neither an initrd nor depmod's lists, is exported as one disk: the import makes the lists, the export
+// an initrd. It finds its root by its id with no carte anywhere, becomes the init that the kernel's line names, and modprobe works there.
+func TestExportDiskWithoutInitrd(t *testing.T) {
+	t.Parallel()
+	labtest.QEMU(t)
+	if _, err := media.FindBootTools(); err != nil {
+		labtest.Lacking(t, err)
+	}
+	p := payload.Payload{}
+	if _, err := p.Agent(); err != nil {
+		labtest.Lacking(t, err)
+	}
+	tree, kernels := debianParts(t)
+	d, err := store.Hold(t.Context(), t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.State.Close()
+	d.Agent = p.Agent
+	load(t, d, tree, lab.Import{Name: "debian", Kind: "system", Form: lab.FormTree})
+	kernel := load(t, d, asPackaged(t, kernels[1]), lab.Import{Name: "bare", Kind: "system", Form: lab.FormKernel}).Version
+	if !strings.Contains(kernel.Found, "made modules.dep of ") {
+		t.Errorf("the import found %s", kernel.Found)
+	}
+	load(t, d, packed(t, map[string]string{"lib/from-a-layer": "one\n", "usr/lib/try/run": tryInit}), lab.Import{Name: "try", Kind: "project", Form: lab.FormFiles, Place: "/"})
+	labtest.Say(t, d, lab.PutStack{Stack: lab.Stack{
+		Name: "whole", Layers: []lab.Ref{{Name: "debian"}, {Name: "bare"}, {Name: "try"}}, Cmdline: "init=/usr/lib/try/run",
+		Files: []lab.TextFile{{Path: "/etc/hostname", Text: "{machine}\n"}},
+	}})
+	out := exported(t, d, "whole")
+	st, err := out.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sound(t, out.Name(), st.Size())
+	for _, uefi := range []bool{false, true} {
+		t.Run(map[bool]string{false: "bios", true: "uefi"}[uefi], func(t *testing.T) {
+			g := labtest.VM(t, qemu.Spec{Dir: besides(t, out.Name()), Disk: st.Size(), DiskFirst: true, UEFI: uefi, ROM: qemu.ROMNone})
+			g.ShowsIn(t, labtest.Long, "TRIED")
+			for _, words := range []string{"carte: whole starts from its disk, under Linux " + kernel.Inside.Kernels[0], "\r\n2\r\n", "insmod /lib/modules/" + kernel.Inside.Kernels[0] + "/kernel/drivers/block/virtio_blk.ko", " ext4", "one\r\n"} {
+				if !strings.Contains(g.Console.String(), words) {
+					t.Errorf("the console does not show %q", words)
+				}
+			}
+			if !uefi {
+				g.ShowsIn(t, labtest.Long, "whole login:")
+			}
+		})
+	}
+}
+
+// asPackaged is a tar without the lists that are made where a package is installed.
+func asPackaged(t *testing.T, file string) []byte {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for in := tar.NewReader(f); ; {
+		h, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(h.Name)
+		if strings.HasPrefix(name, "modules.") && !slices.Contains([]string{"modules.order", "modules.builtin", "modules.builtin.modinfo"}, name) {
+			continue
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(w, in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // exported writes a stack as a disk into a file.
