@@ -41,7 +41,7 @@ func main() {
 }
 
 func host() cli.Host {
-	return cli.Host{Version: version, Open: open, Serve: serve, Screen: screen, DemoImage: demoImage, Fits: power.Fits, Movers: cli.Movers{Flash: flash, Capture: capture}}
+	return cli.Host{Version: version, Open: open, Serve: serve, Screen: screen, DemoImage: demoImage, Kernel: payload.Payload{}.Kernel, Fits: power.Fits, Movers: cli.Movers{Flash: flash, Capture: capture}}
 }
 
 // flash and capture are the agent's, on this computer.

@@ -15,7 +15,7 @@ func TestBadge(t *testing.T) {
 	b.must(PutBadge{one})
 	s := b.now()
 	got, ok := s.BadgeOf(s.Versions["treeish@1"])
-	if !ok || !got.Kept() || got.At.IsZero() || got.Words() != "1 clauses kept, 1 skipped" {
+	if !ok || !got.Kept() || got.At.IsZero() || got.Words() != "1 clause kept, 1 skipped" {
 		t.Errorf("the badge is %+v, %v: %s", got, ok, got.Words())
 	}
 	if terms, err := s.Declared(Ref{Name: "treeish"}); err != nil || terms.String() != "autostart optional" {
@@ -25,7 +25,9 @@ func TestBadge(t *testing.T) {
 	other.Root = chunk.ID{2}
 	bad := one
 	bad.Proofs = []Proof{{"warmth", VerdictKept, ""}}
-	for _, v := range []PutBadge{{other}, {bad}, {Badge{Ref: Ref{"treeish", 1}, Root: chunk.ID{1}}}} {
+	twice := one
+	twice.Proofs = append(twice.Proofs, one.Proofs[0])
+	for _, v := range []PutBadge{{other}, {bad}, {twice}, {Badge{Ref: Ref{"treeish", 1}, Root: chunk.ID{1}}}} {
 		if err := b.tries(v); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %v", v, err)
 		}
@@ -34,5 +36,16 @@ func TestBadge(t *testing.T) {
 	broken.Proofs = append(broken.Proofs, Proof{Network, VerdictBroken, "no address"})
 	if broken.Kept() || !strings.Contains(broken.Words(), "1 broken") {
 		t.Error(broken.Words())
+	}
+	whole := Badge{Proofs: []Proof{{Starts, VerdictKept, ""}, {Again, VerdictKept, ""}, {Overlay, VerdictAbsent, ""}, {Sealed, VerdictKept, ""}, {Network, VerdictKept, ""}}}
+	if w := whole.Words(); w != "starts, and again, 2 clauses kept" || whole.Word() != "kept" || broken.Word() != "broken" {
+		t.Errorf("in words: %q, %q", w, whole.Word())
+	}
+	kernel := Badge{Proofs: []Proof{{Starts, VerdictBroken, ""}, {Overlay, VerdictAbsent, ""}}}
+	if w := kernel.Words(); w != "does not start" || kernel.Word() != "broken" {
+		t.Errorf("in words: %q, %q", w, kernel.Word())
+	}
+	if b := (Badge{Proofs: []Proof{{Overlay, VerdictAbsent, ""}, {Lazy, VerdictSkipped, ""}}}); b.Kept() || b.Word() != "not told" {
+		t.Errorf("nothing was told: %q", b.Word())
 	}
 }

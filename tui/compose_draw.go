@@ -75,6 +75,9 @@ func (m *model) promise(r layerRow) string {
 	if r.joins != "" {
 		return "joins by itself on " + r.joins
 	}
+	if b, ok := m.snap().BadgeOf(r.v); ok {
+		parts = append(parts, "tested: "+b.Word())
+	}
 	if r.ref.Version != 0 && r.im.Latest > r.ref.Version {
 		parts = append(parts, fmt.Sprintf("v%d exists", r.im.Latest))
 	}

@@ -75,6 +75,9 @@ func (m *model) drawImages(g *cell.Grid, r rect) {
 		if words := contractWords(i, all[0], m.asOf()); words != "" {
 			say(cell.Plain, words)
 		}
+		if b, ok := m.x.snap.BadgeOf(all[0]); ok {
+			say(cell.Plain, "tested   "+b.Words())
+		}
 	}
 	say(cell.Plain, "used by  "+m.users(i.Name))
 	if !m.boxed() && sum != "" {

@@ -40,6 +40,8 @@ type Host struct {
 	Screen func(ctx context.Context, desk lab.Desk, o ScreenOptions) error
 	// DemoImage makes the demo system's image, of the form tree; an error says what this carte lacks for it.
 	DemoImage func(ctx context.Context) (io.ReadCloser, error)
+	// Kernel is carte's own, as a Linux kernel's file; an error says that this carte has none.
+	Kernel func() ([]byte, error)
 	// Fits says why this computer cannot run a virtual machine; nil: nobody can tell.
 	Fits func(lab.Virtual) error
 	// Movers flash and capture on this computer.

@@ -111,17 +111,18 @@ func kindWords(i lab.Image) string {
 func (c *call) listImages(s lab.Snapshot) error {
 	docs := []imageDoc{}
 	var stored, spared int64
-	l := list{head: []string{"NAME", "KIND", "FORM", "VERSION", "SIZE", "FILE SYSTEMS", "CONTENT", "STORED", "SAVED", "USED BY"}, empty: "no images yet: carte image import FILE --name NAME"}
+	l := list{head: []string{"NAME", "KIND", "FORM", "VERSION", "SIZE", "FILE SYSTEMS", "CONTENT", "STORED", "SAVED", "USED BY", "CONTRACT"}, empty: "no images yet: carte image import FILE --name NAME"}
 	for _, i := range sortedImages(s) {
 		d := imageOf(s, i)
 		docs = append(docs, d)
 		l.names = append(l.names, i.Name)
-		newest, sizes := "—", sizesOf(versionDoc{})
+		newest, badge, sizes := "—", "—", sizesOf(versionDoc{})
 		for _, v := range d.Versions {
 			newest, sizes = "@"+strconv.Itoa(v.Number), sizesOf(v)
+			_, badge = v.Badge.words()
 		}
 		stored, spared = stored+d.Stored, spared+d.Saved
-		l.rows = append(l.rows, slices.Concat([]string{i.Name, kindWords(i), string(i.Form), newest}, sizes, []string{lab.Bytes(d.Stored), lab.Bytes(d.Saved), plural(len(d.Stacks), "stack")}))
+		l.rows = append(l.rows, slices.Concat([]string{i.Name, kindWords(i), string(i.Form), newest}, sizes, []string{lab.Bytes(d.Stored), lab.Bytes(d.Saved), plural(len(d.Stacks), "stack"), badge}))
 	}
 	l.doc = struct {
 		Images []imageDoc `json:"images"`
@@ -129,7 +130,7 @@ func (c *call) listImages(s lab.Snapshot) error {
 		Saved  int64      `json:"saved_bytes"`
 	}{docs, stored, spared}
 	if c.term.Table && len(docs) > 0 { // for a person; scripts add up for themselves
-		l.rows = append(l.rows, []string{"total", "", "", "", "", "", "", lab.Bytes(stored), lab.Bytes(spared), ""})
+		l.rows = append(l.rows, []string{"total", "", "", "", "", "", "", lab.Bytes(stored), lab.Bytes(spared), "", ""})
 	}
 	return c.show(l)
 }
@@ -166,11 +167,12 @@ func (c *call) showImage(s lab.Snapshot, name string) error {
 	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "FILE SYSTEMS", "CONTENT", "STORED", "SAVED", "ROOT", "FOUND", "CONTRACT", "MESSAGE"}}
 	for _, v := range im.Versions {
 		l.names = append(l.names, v.Ref.String())
+		badge, _ := v.Badge.words()
 		made := ""
 		if v.At != nil {
 			made = v.At.Local().Format("2006-01-02 15:04")
 		}
-		l.rows = append(l.rows, slices.Concat([]string{v.Ref.String(), made}, sizesOf(v), []string{lab.Bytes(v.Stored), lab.Bytes(v.Saved), v.Root[:12], v.Found, v.Badge.words(), v.Message}))
+		l.rows = append(l.rows, slices.Concat([]string{v.Ref.String(), made}, sizesOf(v), []string{lab.Bytes(v.Stored), lab.Bytes(v.Saved), v.Root[:12], v.Found, badge, v.Message}))
 	}
 	return c.show(l)
 }
