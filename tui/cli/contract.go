@@ -78,7 +78,12 @@ func (t *contractTest) run(ctx context.Context, image string) (err error) {
 	if err := errors.Join(t.demoReady(ctx, t.desk), t.sweep(s)); err != nil { // what is missing is said at once, and not after minutes
 		return err
 	}
-	defer func() { err = errors.Join(err, t.clean()) }()
+	defer func() {
+		if errors.Is(err, context.Canceled) {
+			err = &kept{err, "nothing was proven, and what the test had made is taken away"}
+		}
+		err = errors.Join(err, t.clean())
+	}()
 	if err := t.prepare(ctx, s); err != nil {
 		return err
 	}

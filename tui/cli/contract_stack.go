@@ -58,6 +58,21 @@ func (t *contractTest) look(s lab.Snapshot, image string) error {
 		return err
 	}
 	t.name = "contract-" + t.version.Image[:min(len(t.version.Image), 40)]
+	if err := t.fits(s); err != nil {
+		return err
+	}
+	if t.machine != "" {
+		m, err := s.Find(t.machine)
+		if err == nil && m.Virtual == nil {
+			err = fmt.Errorf("%s is no virtual machine, and a contract is tested in one: %w", m.Label(), lab.ErrRefused)
+		}
+		return err
+	}
+	return nil
+}
+
+// fits refuses flags that the image has no use for, and says which it needs.
+func (t *contractTest) fits(s lab.Snapshot) error {
 	form, me := t.image.Form, t.version.Ref()
 	switch {
 	case form == lab.FormFiles && len(t.terms) == 0:
@@ -76,13 +91,6 @@ func (t *contractTest) look(s lab.Snapshot, image string) error {
 		return fmt.Errorf("--firmware is for a machine that is made, and %s is there: %w", t.machine, lab.ErrInvalid)
 	case t.firmware != "" && lab.Firmware(t.firmware) != lab.BIOS && lab.Firmware(t.firmware) != lab.UEFI:
 		return fmt.Errorf("--firmware %q is neither bios nor uefi: %w", t.firmware, lab.ErrInvalid)
-	}
-	if t.machine != "" {
-		m, err := s.Find(t.machine)
-		if err == nil && m.Virtual == nil {
-			err = fmt.Errorf("%s is no virtual machine, and a contract is tested in one: %w", m.Label(), lab.ErrRefused)
-		}
-		return err
 	}
 	return nil
 }

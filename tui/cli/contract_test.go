@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -357,6 +360,29 @@ func TestContractOfADiskThatDoesNotStart(t *testing.T) {
 	wait()
 	if code != 4 || out != "" || !strings.Contains(errs, "boot 2 failed before its system was started: the disk is gone; nothing was proven") {
 		t.Errorf("exit %d\n%s\n%s", code, out, errs)
+	}
+	b.left(1, 0, 0)
+}
+
+// Ctrl-C proves nothing, and leaves nothing.
+func TestContractInterrupted(t *testing.T) {
+	b := newBench(t)
+	b.in = "bytes"
+	b.ok("image import - --name whole --form disk")
+	b.serve()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	wait := b.plays("contract-whole", func(m lab.Machine) {
+		b.claim(m.Name)
+		cancel()
+	})
+	var errs bytes.Buffer
+	term := b.term
+	term.Out, term.Err = io.Discard, &errs
+	code := Run(ctx, Host{}, term, []string{"contract", "test", "whole", "--state", b.dir})
+	wait()
+	if code != 130 || !strings.Contains(errs.String(), "interrupted; nothing was proven, and what the test had made is taken away") {
+		t.Errorf("exit %d %s", code, &errs)
 	}
 	b.left(1, 0, 0)
 }
