@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"carte/lab"
 )
 
@@ -40,6 +42,8 @@ func (x evidence) judge() []lab.Proof {
 	for _, row := range lab.Clauses {
 		_, declared := x.terms[row.Clause]
 		switch {
+		case !declared && form == lab.FormKernel:
+			all = append(all, lab.Proof{Clause: row.Clause, Verdict: lab.VerdictAbsent, Why: "carte cannot keep it for a kernel that runs in memory"})
 		case !declared && !slices.Contains(row.Served, form):
 			all = append(all, lab.Proof{Clause: row.Clause, Verdict: lab.VerdictAbsent, Why: fmt.Sprintf("carte cannot keep it for a %s; %s", form, row.Lacks)})
 		case !declared:
@@ -72,7 +76,7 @@ func (x evidence) starts() lab.Proof {
 			why += ", under Linux " + b.under
 		}
 		if b.word != "" {
-			why += fmt.Sprintf(", and said %q", b.word)
+			why += fmt.Sprintf(", and said %q", ansi.Truncate(b.word, 60, "…"))
 		}
 		if b.State == lab.Failed {
 			why += "; then its boot failed: " + b.Reason
