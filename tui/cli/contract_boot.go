@@ -156,8 +156,14 @@ func waitsFor(s lab.Snapshot, b lab.Boot, own bool) string {
 		return "its system runs; the probe looks round, and waits at most a minute for a network"
 	case b.State == lab.Working && p.Of > 0:
 		return fmt.Sprintf("%s: %s of %s", cmp.Or(p.Rung, b.Rung()), lab.Bytes(p.Done), lab.Bytes(p.Of))
+	case b.State == lab.Starting:
+		at := slices.IndexFunc(lab.Ladder, func(x lab.Step) bool { return x.Rung == b.Rung() }) + 1
+		for at < len(lab.Ladder)-1 && (lab.Ladder[at].Rung == lab.RungDHCP || lab.Ladder[at].Rung == lab.RungTFTP) { // which leave no trace here
+			at++
+		}
+		return fmt.Sprintf("its machine starts; the rung %s is waited for, %s at most", lab.Ladder[at].Rung, lab.Ladder[at].Limit)
 	default:
-		return fmt.Sprintf("it is %s", whereIs(b))
+		return "it is " + whereIs(b)
 	}
 }
 

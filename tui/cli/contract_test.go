@@ -386,3 +386,39 @@ func TestContractInterrupted(t *testing.T) {
 	}
 	b.left(1, 0, 0)
 }
+
+// Who waits is told for what.
+func TestContractWaits(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	on := func(state lab.State, start lab.Start, rung lab.Rung) lab.Boot {
+		b := lab.Boot{ID: 1, Machine: 1, State: state, Plan: lab.Plan{Start: start}}
+		if rung != "" {
+			b.Climbs = []lab.Climb{{Rung: rung, At: at}}
+		}
+		return b
+	}
+	s := lab.Snapshot{Machines: map[int64]lab.Machine{1: {ID: 1, Name: "vm"}}, Live: map[int64]lab.Live{}}
+	for _, c := range []struct {
+		b    lab.Boot
+		own  bool
+		want string
+	}{
+		{on(lab.Queued, lab.StartDisk, ""), false, "it waits: starts now"},
+		{on(lab.Starting, lab.StartDisk, lab.RungPower), false, "the rung script is waited for, 2m0s at most"},
+		{on(lab.Starting, lab.StartDisk, lab.RungInitrd), false, "the rung hello is waited for, 4m0s at most"},
+		{on(lab.Handover, lab.StartDisk, lab.RungHandover), false, "10 minutes for a login prompt"},
+		{on(lab.Handover, lab.StartMemory, lab.RungHandover), false, "10 minutes for its first line"},
+		{on(lab.Handover, lab.StartKexec, lab.RungHandover), false, "nothing was heard of it yet"},
+		{on(lab.Running, lab.StartKexec, lab.RungRun), true, "its own program is at work"},
+		{on(lab.Running, lab.StartKexec, lab.RungRun), false, "the probe looks round"},
+		{on(lab.Working, lab.StartKexec, lab.RungHash), false, "working on the rung hash"},
+	} {
+		if got := waitsFor(s, c.b, c.own); !strings.Contains(got, c.want) {
+			t.Errorf("%s on %s: %q, want %q", c.b.State, c.b.Rung(), got, c.want)
+		}
+	}
+	s.Live[1] = lab.Live{Progress: lab.Progress{Rung: lab.RungWrite, Done: 25 << 20, Of: 114 << 20}}
+	if got := waitsFor(s, on(lab.Working, lab.StartDisk, lab.RungWrite), false); !strings.HasPrefix(got, "write: 26.2 MB of") {
+		t.Error(got)
+	}
+}
