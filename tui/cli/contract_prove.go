@@ -47,7 +47,7 @@ func (x evidence) judge() []lab.Proof {
 		case !declared && !slices.Contains(row.Served, form):
 			all = append(all, lab.Proof{Clause: row.Clause, Verdict: lab.VerdictAbsent, Why: fmt.Sprintf("carte cannot keep it for a %s; %s", form, row.Lacks)})
 		case !declared:
-			all = append(all, lab.Proof{Clause: row.Clause, Verdict: lab.VerdictAbsent, Why: "it does not declare it; " + row.Lacks})
+			all = append(all, lab.Proof{Clause: row.Clause, Verdict: lab.VerdictAbsent, Why: "it does not declare it"})
 		default:
 			all = append(all, x.prove(row.Clause))
 		}
