@@ -124,10 +124,10 @@ func newLazyBench(t testing.TB) *lazyBench {
 	return l
 }
 
-// layer makes a lazy layer of that many bytes.
+// layer makes a lazy layer of that many bytes, which no other has: the server keeps at hand what several machines ask for.
 func (l *lazyBench) layer(t testing.TB, name string, bytes int) lab.Version {
 	noise := make([]byte, bytes)
-	rand.NewChaCha8([32]byte{7}).Read(noise)
+	rand.NewChaCha8(chunk.Sum([]byte(name))).Read(noise)
 	v := loaded(t, l.Bench, tarOf(t, file{name: "noise", text: string(noise)}, file{name: "sum", text: md5Of(noise)}, file{name: "hello", text: "hello\n"}),
 		lab.Import{Name: name, Kind: "system", Form: lab.FormFiles, Place: "/data", Offers: lab.Terms{lab.Lazy: lab.Optional}})
 	l.wire.holds(t, v, l.State.Chunks)
@@ -143,10 +143,10 @@ type lazyMachine struct {
 	bytes int64 // in the lazy layer
 }
 
-// machine makes one for a start, with more layers over the system's.
-func (l *lazyBench) machine(t testing.TB, name string, start lab.Start, need lab.Need, data lab.Version, bytes int64, more ...lab.Version) lazyMachine {
-	x := lazyMachine{lazyBench: l, data: data, bytes: bytes,
-		stack: lab.Stack{Name: name, Layers: []lab.Ref{l.tree.Ref(), data.Ref()}, Start: start, Reset: lab.ResetTrust, Asks: lab.Terms{lab.Lazy: need}}}
+// machine makes one for a start, with a lazy layer of that many bytes at /data, and more layers.
+func (l *lazyBench) machine(t testing.TB, name string, start lab.Start, need lab.Need, bytes int, more ...lab.Version) lazyMachine {
+	x := lazyMachine{lazyBench: l, data: l.layer(t, "data-"+name, bytes), bytes: int64(bytes)}
+	x.stack = lab.Stack{Name: name, Layers: []lab.Ref{l.tree.Ref(), x.data.Ref()}, Start: start, Reset: lab.ResetTrust, Asks: lab.Terms{lab.Lazy: need}}
 	for _, v := range more {
 		x.stack.Layers = append(x.stack.Layers, v.Ref())
 	}
@@ -279,16 +279,16 @@ func TestLazy(t *testing.T) {
 		}
 	}
 	t.Run("pivot", func(t *testing.T) {
-		m := l.machine(t, "pivot", lab.StartPivot, lab.Required, l.layer(t, "large", lazyLarge), lazyLarge)
+		m := l.machine(t, "pivot", lab.StartPivot, lab.Required, lazyLarge)
 		early(t, m)
 		if _, sent := m.again(t); sent != 0 {
 			t.Errorf("with all on the disk %s came", lab.Bytes(sent))
 		}
 	})
-	small, kernel := l.layer(t, "small", lazySmall), t.TempDir()
+	kernel := t.TempDir()
 	for _, start := range []lab.Start{lab.StartKexec, lab.StartNetboot} {
 		t.Run(string(start), func(t *testing.T) {
-			m := l.machine(t, string(start), start, lab.Required, small, lazySmall, debianKernel(t, l.Bench, "kernel-"+string(start), kernel))
+			m := l.machine(t, string(start), start, lab.Required, lazySmall, debianKernel(t, l.Bench, "kernel-"+string(start), kernel))
 			early(t, m)
 			if x := labtest.Now(t, l).SortedBoots(); x[len(x)-1].Metrics["own_kernel"].Value != 1 {
 				t.Errorf("it said %+v", x[len(x)-1].Metrics)
@@ -297,7 +297,7 @@ func TestLazy(t *testing.T) {
 	}
 	t.Run("a kernel without FUSE", func(t *testing.T) {
 		bare := debianKernel(t, l.Bench, "bare", kernel, "fuse.ko*", "virtiofs.ko*", "cuse.ko*", "modules.builtin*")
-		m := l.machine(t, "bare", lab.StartKexec, lab.Optional, small, lazySmall, bare)
+		m := l.machine(t, "bare", lab.StartKexec, lab.Optional, lazySmall, bare)
 		l.wire.at(0)
 		x, sent, _ := m.start(t)
 		if h := labtest.Now(t, l).Machines[m.m.ID].Holds[0]; sent < lazySmall || h.Absent > 0 || h.Dirty {
@@ -314,7 +314,7 @@ func TestLazy(t *testing.T) {
 func BenchmarkLazy(b *testing.B) {
 	for range b.N {
 		l := newLazyBench(b)
-		m := l.machine(b, "lazy", lab.StartPivot, lab.Required, l.layer(b, "large", lazyLarge), lazyLarge)
+		m := l.machine(b, "lazy", lab.StartPivot, lab.Required, lazyLarge)
 		f := m.measure(b, false)
 		b.ReportMetric(float64(f.early)/1e6, "MB-to-target-of-60")
 		b.ReportMetric(float64(f.early)/lazyLarge*100, "%-to-target-of-20")
