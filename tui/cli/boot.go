@@ -46,14 +46,9 @@ func (c *call) bootCommands() []entry {
 			use: "boot show BOOT", help: "show a boot with the time of each rung; BOOT is a number, or a machine for its newest",
 			flags: func(f *pflag.FlagSet) { f.StringVar(&wait, "wait", "", "wait until it has reached a rung or is done") },
 			run: func(ctx context.Context, args []string) error {
-				return c.with(ctx, func(d desk) error {
-					s, err := d.Watch(ctx, 0)
-					if err != nil {
-						return err
-					}
-					b, err := findBoot(s, args[0])
-					if err != nil || wait == "" {
-						return c.either(err, func() error { return c.showBoot(s, b) })
+				return c.withBoot(ctx, args[0], func(d desk, s lab.Snapshot, b lab.Boot) error {
+					if wait == "" {
+						return c.showBoot(s, b)
 					}
 					return c.follow(ctx, d, b.ID, wait, 0)
 				})
@@ -109,9 +104,7 @@ func (c *call) bootCommands() []entry {
 		},
 		{
 			use: "queue rm BOOT", action: "queue.rm",
-			run: func(ctx context.Context, args []string) error {
-				return c.with(ctx, func(d desk) error { return c.unqueue(ctx, d, args[0]) })
-			},
+			run: func(ctx context.Context, args []string) error { return c.unqueue(ctx, args[0]) },
 		},
 		{
 			use: "queue mv BOOT", help: "move a boot that waits within the queue, or to another machine",
@@ -131,20 +124,10 @@ func (c *call) bootCommands() []entry {
 				if given > 1 || given == 0 && machine == "" {
 					return fmt.Errorf("where to? one of --before BOOT, --first, --last, or --machine NAME: %w", lab.ErrInvalid)
 				}
-				return c.with(ctx, func(d desk) error {
-					return c.moveBoot(ctx, d, args[0], lab.MoveBoot{Before: before, Machine: machine}, first)
-				})
+				return c.moveBoot(ctx, args[0], lab.MoveBoot{Before: before, Machine: machine}, first)
 			},
 		},
 	}
-}
-
-// either returns err, or what do returns when there is none.
-func (c *call) either(err error, do func() error) error {
-	if err != nil {
-		return err
-	}
-	return do()
 }
 
 // findBoot reads a boot's number, or a machine's name for its active or newest boot.
@@ -165,6 +148,17 @@ func findBoot(s lab.Snapshot, word string) (lab.Boot, error) {
 		return b, fmt.Errorf("%s has not been booted yet: %w", m.Label(), lab.ErrNotFound)
 	}
 	return b, nil
+}
+
+// withBoot calls do with the boot that a word names.
+func (c *call) withBoot(ctx context.Context, word string, do func(desk, lab.Snapshot, lab.Boot) error) error {
+	return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error {
+		b, err := findBoot(s, word)
+		if err != nil {
+			return err
+		}
+		return do(d, s, b)
+	}))
 }
 
 // boot queues a boot of a stack.
@@ -211,11 +205,7 @@ func (c *call) begin(ctx context.Context, wait string, timeout time.Duration, qu
 
 // queueBoot says a verb that makes a boot, and returns that.
 func queueBoot(ctx context.Context, d desk, v lab.Verb) (lab.Boot, lab.Snapshot, error) {
-	ch, err := d.Say(ctx, v)
-	if err != nil {
-		return lab.Boot{}, lab.Snapshot{}, err
-	}
-	s, err := d.Watch(ctx, 0)
+	ch, s, err := d.say(ctx, v)
 	if err != nil {
 		return lab.Boot{}, s, err
 	}
@@ -239,24 +229,12 @@ func (c *call) showQueued(s lab.Snapshot, b lab.Boot) error {
 // sayBoot says a verb about the boot that a word names, and shows the boot that shown picks: of all that the verb
 // changed, which may have let another boot begin.
 func (c *call) sayBoot(ctx context.Context, word string, verb func(lab.Boot) lab.Verb, shown func(named lab.Boot, changed []lab.Boot) int64) error {
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
+	return c.withBoot(ctx, word, func(d desk, _ lab.Snapshot, b lab.Boot) error {
+		ch, s, err := d.say(ctx, verb(b))
 		if err != nil {
 			return err
 		}
-		b, err := findBoot(s, word)
-		if err != nil {
-			return err
-		}
-		ch, err := d.Say(ctx, verb(b))
-		if err != nil {
-			return err
-		}
-		id := shown(b, ch.Boots)
-		if s, err = d.Watch(ctx, 0); err != nil {
-			return err
-		}
-		return c.showQueued(s, s.Boots[id])
+		return c.showQueued(s, s.Boots[shown(b, ch.Boots)])
 	})
 }
 
@@ -274,63 +252,47 @@ func theNew(b lab.Boot, changed []lab.Boot) int64 {
 	return id
 }
 
-func (c *call) unqueue(ctx context.Context, d desk, word string) error {
-	s, err := d.Watch(ctx, 0)
-	if err != nil {
-		return err
-	}
-	b, err := findBoot(s, word)
-	if err != nil {
-		return err
-	}
-	if b.State.Final() {
-		return fmt.Errorf("boot %d is over (%s), it does not wait: %w", b.ID, b.State, lab.ErrBusy)
-	}
-	if b.State != lab.Queued {
-		return fmt.Errorf("boot %d is %s, it does not wait; carte boot stop %d stops it: %w", b.ID, b.State, b.ID, lab.ErrBusy)
-	}
-	if _, err := d.Say(ctx, lab.Stop{Boot: b.ID, Reason: "taken out of the queue"}); err != nil {
-		return err
-	}
-	if s, err = d.Watch(ctx, 0); err != nil {
-		return err
-	}
-	return c.showQueued(s, b)
+func (c *call) unqueue(ctx context.Context, word string) error {
+	return c.withBoot(ctx, word, func(d desk, s lab.Snapshot, b lab.Boot) error {
+		if b.State.Final() {
+			return fmt.Errorf("boot %d is over (%s), it does not wait: %w", b.ID, b.State, lab.ErrBusy)
+		}
+		if b.State != lab.Queued {
+			return fmt.Errorf("boot %d is %s, it does not wait; carte boot stop %d stops it: %w", b.ID, b.State, b.ID, lab.ErrBusy)
+		}
+		_, s, err := d.say(ctx, lab.Stop{Boot: b.ID, Reason: "taken out of the queue"})
+		if err != nil {
+			return err
+		}
+		return c.showQueued(s, b)
+	})
 }
 
-func (c *call) moveBoot(ctx context.Context, d desk, word string, v lab.MoveBoot, first bool) error {
-	s, err := d.Watch(ctx, 0)
-	if err != nil {
-		return err
-	}
-	b, err := findBoot(s, word)
-	if err != nil {
-		return err
-	}
-	v.Boot = b.ID
-	if first {
-		machine := b.Machine
-		if v.Machine != "" {
-			m, err := s.Find(v.Machine)
-			if err != nil {
-				return err
+func (c *call) moveBoot(ctx context.Context, word string, v lab.MoveBoot, first bool) error {
+	return c.withBoot(ctx, word, func(d desk, s lab.Snapshot, b lab.Boot) error {
+		v.Boot = b.ID
+		if first {
+			machine := b.Machine
+			if v.Machine != "" {
+				m, err := s.Find(v.Machine)
+				if err != nil {
+					return err
+				}
+				machine = m.ID
 			}
-			machine = m.ID
-		}
-		for _, x := range s.QueueOf(machine) {
-			if x.ID != b.ID {
-				v.Before = x.ID
-				break
+			for _, x := range s.QueueOf(machine) {
+				if x.ID != b.ID {
+					v.Before = x.ID
+					break
+				}
 			}
 		}
-	}
-	if _, err := d.Say(ctx, v); err != nil {
-		return err
-	}
-	if s, err = d.Watch(ctx, 0); err != nil {
-		return err
-	}
-	return c.showQueued(s, b)
+		_, s, err := d.say(ctx, v)
+		if err != nil {
+			return err
+		}
+		return c.showQueued(s, b)
+	})
 }
 
 func (c *call) listQueue(s lab.Snapshot) error {

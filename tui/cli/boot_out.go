@@ -18,15 +18,7 @@ func (c *call) bootOut(ctx context.Context, word, to, file string, force bool) e
 	if to != "" && file != "" {
 		return fmt.Errorf("either --to DIR or -o FILE: %w", lab.ErrInvalid)
 	}
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
-		if err != nil {
-			return err
-		}
-		b, err := findBoot(s, word)
-		if err != nil {
-			return err
-		}
+	return c.withBoot(ctx, word, func(d desk, _ lab.Snapshot, b lab.Boot) error {
 		if len(b.Results) == 0 {
 			return fmt.Errorf("boot %d left nothing in %s%s: %w", b.ID, lab.OutPlace, whyNone(b), lab.ErrNotFound)
 		}

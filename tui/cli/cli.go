@@ -231,11 +231,7 @@ func (c *call) live(do func(desk) error) error {
 // say says a verb and shows what came of it.
 func (c *call) say(ctx context.Context, v lab.Verb, show func(lab.Changed, lab.Snapshot) error) error {
 	return c.with(ctx, func(d desk) error {
-		changed, err := d.Say(ctx, v)
-		if err != nil {
-			return err
-		}
-		s, err := d.Watch(ctx, 0)
+		changed, s, err := d.say(ctx, v)
 		if err != nil {
 			return err
 		}
@@ -243,15 +239,30 @@ func (c *call) say(ctx context.Context, v lab.Verb, show func(lab.Changed, lab.S
 	})
 }
 
+// say says a verb, and returns what it changed and the lab after it.
+func (d desk) say(ctx context.Context, v lab.Verb) (lab.Changed, lab.Snapshot, error) {
+	changed, err := d.Say(ctx, v)
+	if err != nil {
+		return changed, lab.Snapshot{}, err
+	}
+	s, err := d.Watch(ctx, 0)
+	return changed, s, err
+}
+
 // look calls do with the lab as it is.
 func (c *call) look(ctx context.Context, do func(lab.Snapshot) error) error {
-	return c.with(ctx, func(d desk) error {
+	return c.with(ctx, seeing(ctx, func(_ desk, s lab.Snapshot) error { return do(s) }))
+}
+
+// seeing is do, which is handed the lab as it is.
+func seeing(ctx context.Context, do func(desk, lab.Snapshot) error) func(desk) error {
+	return func(d desk) error {
 		s, err := d.Watch(ctx, 0)
 		if err != nil {
 			return err
 		}
-		return do(s)
-	})
+		return do(d, s)
+	}
 }
 
 // note says something to the person, beside the data.

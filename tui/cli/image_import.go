@@ -168,11 +168,7 @@ func (c *call) importImage(ctx context.Context, file string, x importing) error 
 	if me, err := user.Current(); err == nil {
 		i.Author = me.Username
 	}
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
-		if err != nil {
-			return err
-		}
+	return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error {
 		have := s.Images[i.Name]
 		i.Form, i.Kind = x.guess(r, i, have)
 		p := c.meter("import "+i.Name, of)
@@ -195,7 +191,7 @@ func (c *call) importImage(ctx context.Context, file string, x importing) error 
 			result = already(got)
 		}
 		return c.show(list{doc: importedDoc{versionOf(s, v), got.Same, got.Format, got.New, got.Mended, got.Seconds, got.Warnings}, names: []string{v.Ref().String()}, rows: [][]string{{v.Ref().String(), result}}})
-	})
+	}))
 }
 
 // already says that nothing came of an import but, where the store was damaged, that it is whole again.

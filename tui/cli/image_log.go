@@ -52,19 +52,12 @@ func usersOf(s lab.Snapshot, ref lab.Ref) (names []string) {
 
 // sayImage says a verb about an image, and shows it.
 func (c *call) sayImage(ctx context.Context, name string, verb func(lab.Ref) lab.Verb) error {
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
-		if err != nil {
-			return err
-		}
+	return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error {
 		ref, err := s.ParseRef(name)
 		if err != nil {
 			return err
 		}
-		if _, err := d.Say(ctx, verb(ref)); err != nil {
-			return err
-		}
-		if s, err = d.Watch(ctx, 0); err != nil {
+		if _, s, err = d.say(ctx, verb(ref)); err != nil {
 			return err
 		}
 		im := imageOf(s, s.Images[ref.Name])
@@ -74,7 +67,7 @@ func (c *call) sayImage(ctx context.Context, name string, verb func(lab.Ref) lab
 		}
 		said := or(strings.Join(s.TagsOf(v), ", "), "no tags")
 		return c.show(list{doc: im, names: []string{v.Ref().String()}, rows: [][]string{{v.Ref().String(), said}}})
-	})
+	}))
 }
 
 // rollback makes the bytes of an older version the newest.
@@ -86,24 +79,17 @@ func (c *call) rollback(ctx context.Context, name, to, message string) error {
 	if me, err := user.Current(); err == nil {
 		v.Author = me.Username
 	}
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
-		if err != nil {
-			return err
-		}
+	return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error {
 		ref, err := s.ParseRef(name + "@" + strings.TrimPrefix(to, name+"@"))
 		if err != nil {
 			return err
 		}
 		v.To = ref.Version
-		ch, err := d.Say(ctx, v)
+		ch, s, err := d.say(ctx, v)
 		if err != nil {
-			return err
-		}
-		if s, err = d.Watch(ctx, 0); err != nil {
 			return err
 		}
 		x := ch.Versions[len(ch.Versions)-1]
 		return c.show(list{doc: imageOf(s, s.Images[name]), names: []string{x.Ref().String()}, rows: [][]string{{x.Ref().String(), "has the bytes of " + ref.String()}}})
-	})
+	}))
 }

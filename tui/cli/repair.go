@@ -40,7 +40,7 @@ func (c *call) repairCommands() []entry {
 			use: "console MACHINE", help: "type on the serial console of a virtual machine; ctrl+] leaves",
 			long: "Show what a virtual machine writes to its serial console, line by line, and type there. Every key goes to the machine, ctrl+c too; ctrl+] leaves. What is not a terminal is typed to its end.",
 			run: func(ctx context.Context, args []string) error {
-				return c.live(func(d desk) error { return c.console(ctx, d, args[0]) })
+				return c.live(seeing(ctx, func(d desk, s lab.Snapshot) error { return c.console(ctx, d, s, args[0]) }))
 			},
 		},
 	}
@@ -50,11 +50,7 @@ func (c *call) repairCommands() []entry {
 const leaveKey = 0x1d
 
 // console types what comes in and shows what the machine writes, until the person leaves or what comes in ends.
-func (c *call) console(ctx context.Context, d desk, machine string) error {
-	s, err := d.Watch(ctx, 0)
-	if err != nil {
-		return err
-	}
+func (c *call) console(ctx context.Context, d desk, s lab.Snapshot, machine string) error {
 	m, err := s.Find(machine)
 	if err != nil {
 		return err

@@ -77,7 +77,7 @@ func (c *call) stackCommands() []entry {
 				f.BoolVar(&force, "force", false, "replace the file if it is there")
 			},
 			run: func(ctx context.Context, args []string) error {
-				return c.with(ctx, func(d desk) error { return c.exportStack(ctx, d, args[0], as, file, force) })
+				return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error { return c.exportStack(ctx, d, s, args[0], as, file, force) }))
 			},
 		},
 		{
@@ -135,10 +135,7 @@ func (c *call) listStacks(s lab.Snapshot) error {
 
 // putStack says a stack, and shows what became of it.
 func (c *call) putStack(ctx context.Context, d desk, v lab.PutStack) error {
-	if _, err := d.Say(ctx, v); err != nil {
-		return err
-	}
-	s, err := d.Watch(ctx, 0)
+	_, s, err := d.say(ctx, v)
 	if err != nil {
 		return err
 	}

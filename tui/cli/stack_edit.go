@@ -32,15 +32,7 @@ func (e *edits) flags(f *pflag.FlagSet) {
 
 // editStack changes a stack: as flags say, or in the person's editor.
 func (c *call) editStack(ctx context.Context, name string, e edits) error {
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
-		if err != nil {
-			return err
-		}
-		st, err := c.stackNamed(s, []string{name}, "")
-		if err != nil {
-			return err
-		}
+	return c.withStack(ctx, []string{name}, "", func(d desk, _ lab.Snapshot, st lab.Stack) (err error) {
 		switch {
 		case e.from != "" && len(e.set) > 0:
 			return fmt.Errorf("either -f or --set: %w", lab.ErrInvalid)

@@ -14,16 +14,12 @@ import (
 var exportForms = []string{"bundle", "disk"}
 
 // exportStack writes a stack to a file that appears when it is whole, or to standard output.
-func (c *call) exportStack(ctx context.Context, d desk, name, as, file string, force bool) error {
+func (c *call) exportStack(ctx context.Context, d desk, s lab.Snapshot, name, as, file string, force bool) error {
 	switch {
 	case as == "":
 		return fmt.Errorf("export stack %s as what? --as bundle for another lab, --as disk for a machine without one: %w", name, lab.ErrInvalid)
 	case !slices.Contains(exportForms, as):
 		return fmt.Errorf("--as %q: a stack is exported as bundle or as disk: %w", as, lab.ErrInvalid)
-	}
-	s, err := d.Watch(ctx, 0)
-	if err != nil {
-		return err
 	}
 	if _, err := s.Resolve(name); err != nil {
 		return err

@@ -74,11 +74,7 @@ func (c *call) newStack(ctx context.Context, name string, r recipe) error {
 	if err != nil {
 		return err
 	}
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
-		if err != nil {
-			return err
-		}
+	return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error {
 		for _, l := range r.layers {
 			ref, err := s.ParseRef(l.text)
 			if err != nil {
@@ -90,7 +86,7 @@ func (c *call) newStack(ctx context.Context, name string, r recipe) error {
 			st.Layers = append(st.Layers, ref)
 		}
 		return c.putStack(ctx, d, lab.PutStack{Stack: st})
-	})
+	}))
 }
 
 // read makes the stack that a recipe says, but for its layers, whose names only the lab can read.

@@ -127,17 +127,20 @@ func (c *call) stackNamed(s lab.Snapshot, args []string, from string) (lab.Stack
 	return st, nil
 }
 
-// checkStack checks a stack, and fails where a machine would refuse it.
-func (c *call) checkStack(ctx context.Context, args []string, from, machine string) error {
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
-		if err != nil {
-			return err
-		}
+// withStack calls do with that stack.
+func (c *call) withStack(ctx context.Context, args []string, from string, do func(desk, lab.Snapshot, lab.Stack) error) error {
+	return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error {
 		st, err := c.stackNamed(s, args, from)
 		if err != nil {
 			return err
 		}
+		return do(d, s, st)
+	}))
+}
+
+// checkStack checks a stack, and fails where a machine would refuse it.
+func (c *call) checkStack(ctx context.Context, args []string, from, machine string) error {
+	return c.withStack(ctx, args, from, func(d desk, s lab.Snapshot, st lab.Stack) error {
 		if st.Name == "" { // a text that is only looked at needs none
 			st.Name = "unnamed"
 		}
@@ -234,15 +237,7 @@ func judgedWords(m lab.JudgedMachine) string {
 
 // fixStack makes the change that a remark of a check offers.
 func (c *call) fixStack(ctx context.Context, name, code string) error {
-	return c.with(ctx, func(d desk) error {
-		s, err := d.Watch(ctx, 0)
-		if err != nil {
-			return err
-		}
-		st, err := c.stackNamed(s, []string{name}, "")
-		if err != nil {
-			return err
-		}
+	return c.withStack(ctx, []string{name}, "", func(d desk, _ lab.Snapshot, st lab.Stack) error {
 		j, err := d.Judge(ctx, st)
 		if err != nil {
 			return err

@@ -47,14 +47,13 @@ func (c *call) watchCommands() []entry {
 				if err := checkGoal(args[1]); err != nil {
 					return err
 				}
-				return c.live(func(d desk) error {
-					s, err := d.Watch(ctx, 0)
+				return c.live(seeing(ctx, func(d desk, s lab.Snapshot) error {
+					b, err := findBoot(s, args[0])
 					if err != nil {
 						return err
 					}
-					b, err := findBoot(s, args[0])
-					return c.either(err, func() error { return c.follow(ctx, d, b.ID, args[1], timeout) })
-				})
+					return c.follow(ctx, d, b.ID, args[1], timeout)
+				}))
 			},
 		},
 		{
