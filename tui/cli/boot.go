@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -13,9 +12,9 @@ import (
 )
 
 func (c *call) bootCommands() []entry {
-	var on, wait, machine, reason, to, file, older string
+	var on, shown, machine, reason, to, file, older string
 	var confirm []int64
-	var timeout time.Duration
+	var wait waiting
 	var before int64
 	var last, first, lay, force, dry bool
 	var set []string
@@ -27,8 +26,7 @@ func (c *call) bootCommands() []entry {
 				f.StringVar(&on, "on", "", "the machine (needed)")
 				f.StringArrayVar(&set, "set", nil, "the value of one of the stack's parameters, for this boot: pages=512")
 				f.BoolVar(&lay, "lay", false, "make the disk equal to the stack, prove it, and start nothing")
-				f.StringVar(&wait, "wait", "", "wait until the boot has reached a rung, such as run, or is done")
-				f.DurationVar(&timeout, "timeout", 0, "wait at most so long, such as 5m (default: for ever)")
+				wait.flags(f, "wait until the boot has reached a rung, such as run, or is done", "5m")
 			},
 			run: func(ctx context.Context, args []string) error {
 				v := lab.Queue{Machine: on, Stack: args[0], Lay: lay}
@@ -39,18 +37,18 @@ func (c *call) bootCommands() []entry {
 					}
 					v.Set = with(v.Set, name, value)
 				}
-				return c.boot(ctx, v, wait, timeout)
+				return c.boot(ctx, v, wait)
 			},
 		},
 		{
 			use: "boot show BOOT", help: "show a boot with the time of each rung; BOOT is a number, or a machine for its newest",
-			flags: func(f *pflag.FlagSet) { f.StringVar(&wait, "wait", "", "wait until it has reached a rung or is done") },
+			flags: func(f *pflag.FlagSet) { f.StringVar(&shown, "wait", "", "wait until it has reached a rung or is done") },
 			run: func(ctx context.Context, args []string) error {
 				return c.withBoot(ctx, args[0], func(d desk, s lab.Snapshot, b lab.Boot) error {
-					if wait == "" {
+					if shown == "" {
 						return c.showBoot(s, b)
 					}
-					return c.follow(ctx, d, b.ID, wait, 0)
+					return c.follow(ctx, d, b.ID, waiting{goal: shown})
 				})
 			},
 		},
@@ -162,25 +160,20 @@ func (c *call) withBoot(ctx context.Context, word string, do func(desk, lab.Snap
 }
 
 // boot queues a boot of a stack.
-func (c *call) boot(ctx context.Context, v lab.Queue, wait string, timeout time.Duration) error {
+func (c *call) boot(ctx context.Context, v lab.Queue, wait waiting) error {
 	if v.Machine == "" {
 		return fmt.Errorf("boot %s on which machine? --on MACHINE: %w", v.Stack, lab.ErrInvalid)
 	}
-	return c.begin(ctx, wait, timeout, func(d desk) (lab.Boot, lab.Snapshot, error) {
-		return queueBoot(ctx, d, v)
-	})
+	return c.begin(ctx, wait, func(d desk) (lab.Boot, lab.Snapshot, error) { return queueBoot(ctx, d, v) })
 }
 
 // begin queues a boot and, when asked, waits for it.
-func (c *call) begin(ctx context.Context, wait string, timeout time.Duration, queue func(desk) (lab.Boot, lab.Snapshot, error)) error {
-	switch {
-	case timeout != 0 && wait == "":
-		return fmt.Errorf("--timeout is for --wait: %w", lab.ErrInvalid)
-	case timeout < 0:
-		return fmt.Errorf("--timeout %s: a time cannot be negative: %w", timeout, lab.ErrInvalid)
+func (c *call) begin(ctx context.Context, wait waiting, queue func(desk) (lab.Boot, lab.Snapshot, error)) error {
+	if err := wait.check(); err != nil {
+		return err
 	}
-	if wait != "" {
-		if err := checkGoal(wait); err != nil {
+	if wait.goal != "" {
+		if err := checkGoal(wait.goal); err != nil {
 			return err
 		}
 		return c.live(func(d desk) error { // before anything is queued: without a lab it would wait for ever
@@ -188,7 +181,7 @@ func (c *call) begin(ctx context.Context, wait string, timeout time.Duration, qu
 			if err != nil {
 				return err
 			}
-			return c.follow(ctx, d, b.ID, wait, timeout)
+			return c.follow(ctx, d, b.ID, wait)
 		})
 	}
 	return c.with(ctx, func(d desk) error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os/user"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -24,8 +23,8 @@ func (c *call) flashCommands() []entry {
 	var o lab.Flash
 	var p lab.Capture
 	var v lab.QueueCapture
-	var base, from, wait string
-	var timeout time.Duration
+	var base, from string
+	var wait waiting
 	return []entry{
 		{
 			use: "flash IMAGE --to FILE", help: "lay an image onto a file or device of this computer",
@@ -60,9 +59,8 @@ func (c *call) flashCommands() []entry {
 			flags: func(f *pflag.FlagSet) {
 				f.StringVar(&v.Machine, "machine", "", "the machine whose disk it is")
 				f.StringVar(&v.Disk, "disk", "", "serial number, WWN or path of its disk (default: the one that carte wrote last, or the only one)")
-				f.StringVar(&wait, "wait", "", "with --machine: wait until the capture has reached a rung, or without a word is done")
+				wait.flags(f, "with --machine: wait until the capture has reached a rung, or without a word is done", "5m")
 				f.Lookup("wait").NoOptDefVal = string(lab.Done)
-				f.DurationVar(&timeout, "timeout", 0, "wait at most so long, such as 5m (default: for ever)")
 				f.StringVar(&p.From, "from", "", "file or device of this computer")
 				f.StringVar(&base, "base", "", "version that it was made from: 3, or IMAGE@3 (default: what the machine's disk was flashed with, else the newest)")
 				f.StringVar(&p.Message, "message", "", "what is new in this version")
@@ -75,10 +73,10 @@ func (c *call) flashCommands() []entry {
 					return fmt.Errorf("of a machine or of this computer? --machine and --from exclude one another: %w", lab.ErrInvalid)
 				case v.Machine != "":
 					v.Image, v.Kind, v.Form, v.Message = args[0], p.Kind, p.Form, p.Message
-					return c.captureOf(ctx, v, base, wait, timeout)
+					return c.captureOf(ctx, v, base, wait)
 				case p.From == "":
 					return fmt.Errorf("where from? --machine NAME, --from FILE or --from DEVICE: %w", lab.ErrInvalid)
-				case v.Disk != "" || wait != "" || timeout != 0:
+				case v.Disk != "" || wait != waiting{}:
 					return fmt.Errorf("--disk, --wait and --timeout are for --machine: %w", lab.ErrInvalid)
 				}
 				p.Name, p.File = args[0], p.From

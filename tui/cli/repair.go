@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/charmbracelet/x/term"
 	"github.com/spf13/pflag"
@@ -17,8 +16,7 @@ import (
 
 func (c *call) repairCommands() []entry {
 	var base bool
-	var wait string
-	var timeout time.Duration
+	var wait waiting
 	return []entry{
 		{
 			use: "machine repair MACHINE", action: "boot.repair",
@@ -27,11 +25,10 @@ func (c *call) repairCommands() []entry {
 			example: "  carte machine repair nuc-1\n  carte machine repair nuc-1 --reflash-base --wait done",
 			flags: func(f *pflag.FlagSet) {
 				f.BoolVar(&base, "reflash-base", false, "write the base layer again, and nothing else")
-				f.StringVar(&wait, "wait", "", "wait until the repair has reached a rung, or is done")
-				f.DurationVar(&timeout, "timeout", 0, "wait at most so long, such as 5m (default: for ever)")
+				wait.flags(f, "wait until the repair has reached a rung, or is done", "5m")
 			},
 			run: func(ctx context.Context, args []string) error {
-				return c.begin(ctx, wait, timeout, func(d desk) (lab.Boot, lab.Snapshot, error) {
+				return c.begin(ctx, wait, func(d desk) (lab.Boot, lab.Snapshot, error) {
 					return queueBoot(ctx, d, lab.QueueRepair{Machine: args[0], Base: base})
 				})
 			},

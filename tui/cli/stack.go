@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -16,9 +15,9 @@ func (c *call) stackCommands() []entry {
 	var r recipe
 	var e edits
 	var t takeFlags
-	var from, machine, as, file, form, wait string
+	var from, machine, as, file, form string
 	var all, force bool
-	var timeout time.Duration
+	var wait waiting
 	return []entry{
 		{
 			use: "stack ls", help: "list the stacks",
@@ -93,13 +92,10 @@ func (c *call) stackCommands() []entry {
 			long: "Queue a boot that only lays, for every machine whose disk is not known to be equal to the stack already. With --wait, the command ends when all are over, and tells for each machine whether it is proven, by its roots, or why not.",
 			flags: func(f *pflag.FlagSet) {
 				f.BoolVar(&all, "all", false, "every adopted machine")
-				f.StringVar(&wait, "wait", "", "wait until all are over")
+				wait.flags(f, "wait until all are over", "30m")
 				f.Lookup("wait").NoOptDefVal = string(lab.Done)
-				f.DurationVar(&timeout, "timeout", 0, "wait at most so long, such as 30m (default: for ever)")
 			},
-			run: func(ctx context.Context, args []string) error {
-				return c.syncStack(ctx, args[0], args[1:], all, wait, timeout)
-			},
+			run: func(ctx context.Context, args []string) error { return c.syncStack(ctx, args[0], args[1:], all, wait) },
 		},
 		{
 			use: "stack rm STACK", action: "stack.rm",

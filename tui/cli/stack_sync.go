@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"carte/lab"
 )
@@ -27,27 +26,24 @@ type rootDoc struct {
 }
 
 // syncStack makes the disks of machines equal to a stack.
-func (c *call) syncStack(ctx context.Context, name string, machines []string, all bool, wait string, timeout time.Duration) error {
+func (c *call) syncStack(ctx context.Context, name string, machines []string, all bool, wait waiting) error {
 	switch {
 	case all == (len(machines) > 0):
 		return fmt.Errorf("which machines are to have stack %s? either their names or --all: %w", name, lab.ErrInvalid)
-	case wait != "" && wait != string(lab.Done):
-		return fmt.Errorf("--wait %q: a sync ends when its boots are done, there is nothing else to wait for: %w", wait, lab.ErrInvalid)
-	case timeout != 0 && wait == "":
-		return fmt.Errorf("--timeout is for --wait: %w", lab.ErrInvalid)
+	case wait.goal != "" && wait.goal != string(lab.Done):
+		return fmt.Errorf("--wait %q: a sync ends when its boots are done, there is nothing else to wait for: %w", wait.goal, lab.ErrInvalid)
 	}
-	do := func(d desk) error { return c.sync(ctx, d, name, machines, wait, timeout) }
-	if wait != "" { // before anything is queued: without a lab it would wait for ever
+	if err := wait.check(); err != nil {
+		return err
+	}
+	do := seeing(ctx, func(d desk, s lab.Snapshot) error { return c.sync(ctx, d, s, name, machines, wait) })
+	if wait.goal != "" { // before anything is queued: without a lab it would wait for ever
 		return c.live(do)
 	}
 	return c.with(ctx, do)
 }
 
-func (c *call) sync(ctx context.Context, d desk, name string, machines []string, wait string, timeout time.Duration) error {
-	s, err := d.Watch(ctx, 0)
-	if err != nil {
-		return err
-	}
+func (c *call) sync(ctx context.Context, d desk, s lab.Snapshot, name string, machines []string, wait waiting) error {
 	if p, err := s.Resolve(name); err != nil {
 		return err
 	} else if p.Form == lab.FormKernel {
@@ -61,12 +57,9 @@ func (c *call) sync(ctx context.Context, d desk, name string, machines []string,
 	for _, m := range who {
 		docs = append(docs, c.syncOne(ctx, d, s, m, name))
 	}
-	if wait != "" {
-		if timeout > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, timeout)
-			defer cancel()
-		}
+	if wait.goal != "" {
+		ctx, cancel := within(ctx, wait.most)
+		defer cancel()
 		if err := c.awaitLaid(ctx, d, docs, name); err != nil {
 			return err
 		}
@@ -76,7 +69,7 @@ func (c *call) sync(ctx context.Context, d desk, name string, machines []string,
 	}
 	var bad []string
 	for _, x := range docs {
-		if !x.Proven && (x.Boot == 0 || wait != "") {
+		if !x.Proven && (x.Boot == 0 || wait.goal != "") {
 			bad = append(bad, x.Machine)
 		}
 	}

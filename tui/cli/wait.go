@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"carte/lab"
 )
 
@@ -95,13 +97,44 @@ func (c *call) watch(ctx context.Context, d lab.Desk, after uint64) (s lab.Snaps
 	return s, err
 }
 
+// waiting is what flags say of a wait: for what, if at all, and how long at most, 0 for ever.
+type waiting struct {
+	goal string
+	most time.Duration
+}
+
+func (w *waiting) flags(f *pflag.FlagSet, goal, most string) {
+	f.StringVar(&w.goal, "wait", "", goal)
+	w.limit(f, most)
+}
+
+func (w *waiting) limit(f *pflag.FlagSet, most string) {
+	f.DurationVar(&w.most, "timeout", 0, "wait at most so long, such as "+most+" (default: for ever)")
+}
+
+// check refuses a limit of nothing.
+func (w waiting) check() error {
+	switch {
+	case w.most != 0 && w.goal == "":
+		return fmt.Errorf("--timeout is for --wait: %w", lab.ErrInvalid)
+	case w.most < 0:
+		return fmt.Errorf("--timeout %s: a time cannot be negative: %w", w.most, lab.ErrInvalid)
+	}
+	return nil
+}
+
+// within is ctx with an end, unless most is 0.
+func within(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	if most > 0 {
+		return context.WithTimeout(ctx, most)
+	}
+	return context.WithCancel(ctx)
+}
+
 // waitBoot waits until a boot has reached its goal, and tells of each rung on the way; timeout 0 is for ever.
 func (c *call) waitBoot(ctx context.Context, d lab.Desk, id int64, goal string, timeout time.Duration) (b lab.Boot, s lab.Snapshot, err error) {
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, timeout)
+	defer cancel()
 	for told := 0; ; {
 		next, err := c.watch(ctx, d, s.Rev)
 		if errors.Is(err, context.DeadlineExceeded) {
@@ -154,14 +187,14 @@ func whereIs(b lab.Boot) string {
 }
 
 // follow waits for a boot and shows it.
-func (c *call) follow(ctx context.Context, d desk, id int64, goal string, timeout time.Duration) error {
-	if err := checkGoal(goal); err != nil {
+func (c *call) follow(ctx context.Context, d desk, id int64, w waiting) error {
+	if err := checkGoal(w.goal); err != nil {
 		return err
 	}
 	if !d.running {
 		return fmt.Errorf("no lab runs, and nothing comes to pass without one; carte serve starts one: %w", lab.ErrUnreachable)
 	}
-	b, s, err := c.waitBoot(ctx, d, id, goal, timeout)
+	b, s, err := c.waitBoot(ctx, d, id, w.goal, w.most)
 	if err != nil {
 		var e *ended
 		if errors.Is(err, context.Canceled) && !b.State.Final() {
@@ -183,11 +216,8 @@ func (c *call) waitMachine(ctx context.Context, d lab.Desk, name, goal string, t
 	if !slices.Contains(machineGoals, goal) {
 		return fmt.Errorf("a machine never is %q; wait for one of %s: %w", goal, strings.Join(machineGoals, ", "), lab.ErrInvalid)
 	}
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, timeout)
+	defer cancel()
 	var rev uint64
 	state := "not there"
 	for {

@@ -17,10 +17,8 @@ import (
 func (c *call) watchCommands() []entry {
 	var follow bool
 	var most int
-	var timeout time.Duration
-	limit := func(f *pflag.FlagSet) {
-		f.DurationVar(&timeout, "timeout", 0, "wait at most so long, such as 5m (default: for ever)")
-	}
+	var wait waiting
+	limit := func(f *pflag.FlagSet) { wait.limit(f, "5m") }
 	return []entry{
 		{use: "status", help: "show what the lab does, and what needs you", run: func(ctx context.Context, _ []string) error {
 			return c.with(ctx, func(d desk) error { return c.status(ctx, d) })
@@ -52,14 +50,14 @@ func (c *call) watchCommands() []entry {
 					if err != nil {
 						return err
 					}
-					return c.follow(ctx, d, b.ID, args[1], timeout)
+					return c.follow(ctx, d, b.ID, waiting{args[1], wait.most})
 				}))
 			},
 		},
 		{
 			use: "wait machine MACHINE GOAL", help: "wait until a machine is in a state, such as running, idle or off", streams: true, flags: limit,
 			run: func(ctx context.Context, args []string) error {
-				return c.live(func(d desk) error { return c.waitMachine(ctx, d, args[0], args[1], timeout) })
+				return c.live(func(d desk) error { return c.waitMachine(ctx, d, args[0], args[1], wait.most) })
 			},
 		},
 		{use: "doctor", help: "look at what carte needs from this computer", run: func(ctx context.Context, _ []string) error {
