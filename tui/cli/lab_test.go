@@ -142,9 +142,7 @@ func (b *bench) runBefore(args ...string) (out, errs string, code int) {
 func (b *bench) ok(line string) string {
 	b.t.Helper()
 	args, err := splitLine(line)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	b.must(err)
 	out, errs, code := b.run(args...)
 	if code != 0 {
 		b.t.Fatalf("carte %s: exit %d\n%s%s", line, code, out, errs)
@@ -167,10 +165,15 @@ func (b *bench) furnish() {
 	b.finish("vm-1")
 	b.ok("boot hpt --on vm-1")
 	b.ok("boot demo --on vm-1")
-	if _, _, err := b.desk.SeenMachine(b.t.Context(), "52:54:00:00:00:99", lab.RungDHCP, "10.0.0.9", true); err != nil {
-		b.t.Fatal(err)
-	}
-	if err := b.desk.Tell(b.t.Context(), lab.Service{Name: "dhcp", State: "yielded", Note: "another server answers on eth1"}); err != nil {
+	_, _, err := b.desk.SeenMachine(b.t.Context(), "52:54:00:00:00:99", lab.RungDHCP, "10.0.0.9", true)
+	b.must(err)
+	b.must(b.desk.Tell(b.t.Context(), lab.Service{Name: "dhcp", State: "yielded", Note: "another server answers on eth1"}))
+}
+
+// must ends the test at an error.
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -178,66 +181,43 @@ func (b *bench) furnish() {
 // finish lets a machine climb its whole ladder, as firmware and agent would.
 func (b *bench) finish(machine string) {
 	b.t.Helper()
-	ctx, l := b.t.Context(), b.desk.Lab
-	must := func(err error) {
-		b.t.Helper()
-		if err != nil {
-			b.t.Fatal(err)
-		}
-	}
-	o, key := b.claim(machine)
-	moved := lab.Moved{Read: 10, Fetched: 20, Written: 30, Zeroed: 40}
-	for _, r := range []lab.Report{{Rung: lab.RungHash}, {Rung: lab.RungWrite, Writing: true}, {Rung: lab.RungVerify, Proven: true}, {Rung: lab.RungHandover}} {
-		r.Boot, r.Moved = o.Boot, moved
-		_, err := l.Report(ctx, key, r)
-		must(err)
-	}
-	s, err := l.Watch(ctx, 0)
-	must(err)
-	m, err := s.Find(machine)
-	must(err)
-	must(l.Console(ctx, m.ID, []string{"::carte ready", "::carte metric speed=1.5 GB/s", "::carte done"}))
-}
-
-// claim lets a machine's agent come for its orders.
-func (b *bench) claim(machine string) (lab.Orders, string) {
-	b.t.Helper()
-	ctx, l := b.t.Context(), b.desk.Lab
-	must := func(err error) {
-		b.t.Helper()
-		if err != nil {
-			b.t.Fatal(err)
-		}
-	}
-	s, err := l.Watch(ctx, 0)
-	must(err)
-	m, err := s.Find(machine)
-	must(err)
-	must(l.Powered(ctx, lab.Powered{Machine: m.ID, Order: s.Live[m.ID].Order, State: "on"}))
-	script, err := l.Script(ctx, m.MACs[0], "10.0.2.15")
-	must(err)
-	key := hex.EncodeToString(make([]byte, 32))
-	disk := lab.Disk{DiskID: m.Arms[0].DiskID, Path: "/dev/vda", Model: "QEMU", BlockBytes: 512}
-	inv := lab.Inventory{Vendor: "QEMU", Product: "pc", Firmware: lab.BIOS, CPU: "a CPU", Cores: 1, Threads: 1, NUMA: 1, MemoryBytes: 1 << 30, Disks: []lab.Disk{disk}, NICs: []lab.NIC{{MAC: m.MACs[0], Name: "eth0", Mbps: -1, Link: true}}}
-	o, err := l.Claim(ctx, lab.Claim{Token: script.Token, Key: key, Inventory: inv})
-	must(err)
-	return o, key
+	m := b.climb(machine, lab.Moved{Read: 10, Fetched: 20, Written: 30, Zeroed: 40})
+	b.must(b.desk.Console(b.t.Context(), m.ID, []string{"::carte ready", "::carte metric speed=1.5 GB/s", "::carte done"}))
 }
 
 // lay lets a machine's agent make the disk equal, and no more.
 func (b *bench) lay(machine string) {
 	b.t.Helper()
-	ctx, l := b.t.Context(), b.desk.Lab
-	must := func(err error) {
-		b.t.Helper()
-		if err != nil {
-			b.t.Fatal(err)
-		}
-	}
-	o, key := b.claim(machine)
+	b.climb(machine, lab.Moved{})
+}
+
+// climb lets a machine's agent come to the handover.
+func (b *bench) climb(machine string, moved lab.Moved) lab.Machine {
+	b.t.Helper()
+	m, o, key := b.claim(machine)
 	for _, r := range []lab.Report{{Rung: lab.RungHash}, {Rung: lab.RungWrite, Writing: true}, {Rung: lab.RungVerify, Proven: true}, {Rung: lab.RungHandover}} {
-		r.Boot = o.Boot
-		_, err := l.Report(ctx, key, r)
-		must(err)
+		r.Boot, r.Moved = o.Boot, moved
+		_, err := b.desk.Report(b.t.Context(), key, r)
+		b.must(err)
 	}
+	return m
+}
+
+// claim lets a machine's agent come for its orders.
+func (b *bench) claim(machine string) (lab.Machine, lab.Orders, string) {
+	b.t.Helper()
+	ctx, l := b.t.Context(), b.desk.Lab
+	s, err := l.Watch(ctx, 0)
+	b.must(err)
+	m, err := s.Find(machine)
+	b.must(err)
+	b.must(l.Powered(ctx, lab.Powered{Machine: m.ID, Order: s.Live[m.ID].Order, State: "on"}))
+	script, err := l.Script(ctx, m.MACs[0], "10.0.2.15")
+	b.must(err)
+	key := hex.EncodeToString(make([]byte, 32))
+	disk := lab.Disk{DiskID: m.Arms[0].DiskID, Path: "/dev/vda", Model: "QEMU", BlockBytes: 512}
+	inv := lab.Inventory{Vendor: "QEMU", Product: "pc", Firmware: lab.BIOS, CPU: "a CPU", Cores: 1, Threads: 1, NUMA: 1, MemoryBytes: 1 << 30, Disks: []lab.Disk{disk}, NICs: []lab.NIC{{MAC: m.MACs[0], Name: "eth0", Mbps: -1, Link: true}}}
+	o, err := l.Claim(ctx, lab.Claim{Token: script.Token, Key: key, Inventory: inv})
+	b.must(err)
+	return m, o, key
 }
