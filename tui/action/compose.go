@@ -94,7 +94,7 @@ var compose = []Action{
 				need = ""
 			}
 			st := t.Stack
-			st.Asks = edited(st.Asks, lab.Clause(clause), lab.Need(need))
+			st.Asks = Edited(st.Asks, lab.Clause(clause), lab.Need(need))
 			return st, st.Asks.Check()
 		},
 	},
@@ -122,7 +122,7 @@ var compose = []Action{
 				return t.Stack, fmt.Errorf("%q is not NAME=VALUE: %w", t.Text, lab.ErrInvalid)
 			}
 			st := t.Stack
-			st.Params = edited(st.Params, name, value)
+			st.Params = Edited(st.Params, name, value)
 			return st, nil
 		},
 	},
@@ -315,8 +315,8 @@ func virtualNames(t Target) (names []string) {
 	return names
 }
 
-// edited returns a copy of m with a value in it, or without it where the value is empty; nil of nothing.
-func edited[M ~map[K]V, K comparable, V ~string](m M, k K, v V) M {
+// Edited returns a copy of m with a value in it, or without it where the value is empty; nil of nothing.
+func Edited[M ~map[K]V, K comparable, V ~string](m M, k K, v V) M {
 	all := M{}
 	maps.Copy(all, m)
 	if all[k] = v; v == "" {

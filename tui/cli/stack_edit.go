@@ -103,9 +103,9 @@ func setKey(st *lab.Stack, word string) error {
 	table, name, dotted := strings.Cut(key, ".")
 	switch {
 	case table == "params" && dotted:
-		st.Params = changed(st.Params, name, v)
+		st.Params = action.Edited(st.Params, name, v)
 	case table == "asks" && dotted:
-		st.Asks = changed(st.Asks, lab.Clause(name), lab.Need(v))
+		st.Asks = action.Edited(st.Asks, lab.Clause(name), lab.Need(v))
 	case setters[key] != nil:
 		if err := setters[key](st, v); err != nil {
 			return fmt.Errorf("--set %s: %w", key, err)
@@ -114,18 +114,6 @@ func setKey(st *lab.Stack, word string) error {
 		return fmt.Errorf("--set %s: a stack has %s, params.NAME and asks.CLAUSE; its files are changed with -f or in the editor: %w", key, strings.Join(sortedKeys(setters), ", "), lab.ErrInvalid)
 	}
 	return nil
-}
-
-// changed returns a copy of m with a value in it, or, where that is empty, without it.
-func changed[M ~map[K]V, K comparable, V ~string](m M, k K, v V) M {
-	all := M{}
-	for x, y := range m {
-		all[x] = y
-	}
-	if all[k] = v; v == "" {
-		delete(all, k)
-	}
-	return all
 }
 
 // editText lets a person edit a stack. A text that is broken, or that the lab refuses, is opened again at its line. What was
