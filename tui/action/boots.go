@@ -89,17 +89,14 @@ var boots = []Action{
 	{
 		ID: "boot.again", Words: "boot again", Keys: []string{"B"}, Where: []Place{Machines, Boot},
 		Help: "boot the machine's last stack once more",
-		Enabled: func(t Target) (bool, string) {
-			if ok, why := bootable(t); !ok {
-				return ok, why
-			}
+		Enabled: both(bootable, func(t Target) (bool, string) {
 			b, ok := lastStack(t)
 			if !ok {
 				return false, machine(t) + " has not been booted yet"
 			}
 			_, ok = t.Snapshot.Stacks[b.Plan.Stack]
 			return ok, "stack " + b.Plan.Stack + " was removed"
-		},
+		}),
 		Command: func(t Target) string {
 			b, _ := lastStack(t)
 			return command("carte", "boot", or(b.Plan.Stack, "STACK"), "--on", machine(t))
@@ -212,13 +209,10 @@ var queue = []Action{
 	{
 		ID: "queue.up", Words: "queue up", Keys: []string{"K"}, Where: []Place{Queue},
 		Help: "let a boot that waits go before the one ahead of it",
-		Enabled: func(t Target) (bool, string) {
-			if ok, why := waits(t); !ok {
-				return ok, why
-			}
+		Enabled: both(waits, func(t Target) (bool, string) {
 			_, at := place(t)
 			return at > 0, fmt.Sprintf("boot %d is the next one already", t.Boot.ID)
-		},
+		}),
 		Command: func(t Target) string { return command(moveWords(t, up(t))...) },
 		Verb: func(t Target) (lab.Verb, error) {
 			return lab.MoveBoot{Boot: t.Boot.ID, Before: up(t)}, nil
@@ -227,13 +221,10 @@ var queue = []Action{
 	{
 		ID: "queue.down", Words: "queue down", Keys: []string{"J"}, Where: []Place{Queue},
 		Help: "let the boot behind a boot that waits go first",
-		Enabled: func(t Target) (bool, string) {
-			if ok, why := waits(t); !ok {
-				return ok, why
-			}
+		Enabled: both(waits, func(t Target) (bool, string) {
 			q, at := place(t)
 			return at < len(q)-1, fmt.Sprintf("boot %d is the last one already", t.Boot.ID)
-		},
+		}),
 		Command: func(t Target) string { return command(moveWords(t, down(t))...) },
 		Verb: func(t Target) (lab.Verb, error) {
 			return lab.MoveBoot{Boot: t.Boot.ID, Before: down(t)}, nil

@@ -260,13 +260,10 @@ func swapped(word, key string, by int) Action {
 	return Action{
 		ID: "compose." + word, Words: "layer " + word, Keys: []string{key}, Where: []Place{Compose},
 		Help: "move a layer " + word + "; the top one wins",
-		Enabled: func(t Target) (bool, string) {
-			if ok, why := aLayer(t); !ok {
-				return ok, why
-			}
+		Enabled: both(aLayer, func(t Target) (bool, string) {
 			at := layerAt(t.Stack, t.Image.Name) + by
 			return at >= 0 && at < len(t.Stack.Layers), "there is no layer beyond it"
-		},
+		}),
 		Edit: func(t Target) (lab.Stack, error) {
 			layers, at := slices.Clone(t.Stack.Layers), layerAt(t.Stack, t.Image.Name)
 			layers[at], layers[at+by] = layers[at+by], layers[at]

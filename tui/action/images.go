@@ -92,12 +92,9 @@ var images = []Action{
 	{
 		ID: "image.rollback", Words: "image rollback", Keys: []string{"R"}, Where: []Place{Images},
 		Help: "make the bytes of an older version the newest, as a version of its own",
-		Enabled: func(t Target) (bool, string) {
-			if ok, why := anImage(t); !ok {
-				return ok, why
-			}
+		Enabled: both(anImage, func(t Target) (bool, string) {
 			return len(t.Snapshot.VersionsOf(t.Image.Name)) > 1, t.Image.Name + " has no older version"
-		},
+		}),
 		Ask: func(t Target) string {
 			if t.Version.Number != 0 {
 				return ""

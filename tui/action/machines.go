@@ -46,15 +46,12 @@ var machines = []Action{
 	{
 		ID: "machine.ignore", Words: "machine ignore", Keys: []string{"i"}, Where: []Place{Machines}, Danger: Interrupts,
 		Help: "leave a machine to its own disk until it is adopted",
-		Enabled: func(t Target) (bool, string) {
-			if ok, why := selected(t); !ok {
-				return ok, why
-			}
+		Enabled: both(selected, func(t Target) (bool, string) {
 			if t.Machine.Standing == lab.Ignored {
 				return false, t.Machine.Label() + " is ignored already"
 			}
 			return idle(t)
-		},
+		}),
 		Command: func(t Target) string { return command("carte", "machine", "ignore", machine(t)) },
 		Verb:    func(t Target) (lab.Verb, error) { return lab.Ignore{Machine: machine(t)}, nil },
 		Loses:   waiting,
@@ -97,15 +94,12 @@ var machines = []Action{
 		Help:    "allow carte to write one disk of a machine",
 		Ask:     func(t Target) string { return "disk of " + machine(t) + " that carte may write" },
 		Choices: diskNames,
-		Enabled: func(t Target) (bool, string) {
-			if ok, why := selected(t); !ok {
-				return ok, why
-			}
+		Enabled: both(selected, func(t Target) (bool, string) {
 			if t.Machine.Inventory == nil {
 				return false, "nobody has seen the disks of " + t.Machine.Label() + " yet; turn it on once"
 			}
 			return true, ""
-		},
+		}),
 		Command: func(t Target) string {
 			words := []string{"carte", "machine", "arm", machine(t), "--disk", or(t.Text, "SERIAL")}
 			if foreignDisk(t) != "" {
@@ -129,12 +123,9 @@ var machines = []Action{
 		Help:    "take back the leave to write a disk",
 		Ask:     func(t Target) string { return "disk of " + machine(t) + " that carte may no longer write" },
 		Choices: armNames,
-		Enabled: func(t Target) (bool, string) {
-			if ok, why := selected(t); !ok {
-				return ok, why
-			}
+		Enabled: both(selected, func(t Target) (bool, string) {
 			return len(t.Machine.Arms) > 0, "no disk of " + t.Machine.Label() + " is armed"
-		},
+		}),
 		Command: func(t Target) string {
 			return command("carte", "machine", "arm", machine(t), "--disk", or(t.Text, "SERIAL"), "--disarm")
 		},
@@ -144,13 +135,8 @@ var machines = []Action{
 	},
 	{
 		ID: "machine.forget", Words: "machine forget", Keys: []string{"D"}, Where: []Place{Machines}, Danger: Destroys,
-		Help: "remove a machine; its boots stay in the history",
-		Enabled: func(t Target) (bool, string) {
-			if ok, why := selected(t); !ok {
-				return ok, why
-			}
-			return idle(t)
-		},
+		Help:    "remove a machine; its boots stay in the history",
+		Enabled: both(selected, idle),
 		Command: func(t Target) string {
 			return command("carte", "machine", "forget", machine(t), "--confirm", machine(t))
 		},
@@ -213,6 +199,16 @@ func machine(t Target) string {
 		return "MACHINE"
 	}
 	return t.Machine.Label()
+}
+
+// both is the first reason against, of two that are asked in turn.
+func both(first, then func(Target) (bool, string)) func(Target) (bool, string) {
+	return func(t Target) (bool, string) {
+		if ok, why := first(t); !ok {
+			return ok, why
+		}
+		return then(t)
+	}
 }
 
 func selected(t Target) (bool, string) {
