@@ -149,27 +149,51 @@ func (s *systems) becomes(boot func() lab.Boot, state lab.State) {
 	}
 }
 
+// gives wants a path's answer, which has that text and no more.
+func (s *systems) gives(path, want string) {
+	s.Helper()
+	if code, text := s.get(path); code != 200 || text != want {
+		s.Errorf("%s: %d, %d bytes: %.40q", path, code, len(text), text)
+	}
+}
+
+func kernelOf(m lab.Machine) string { return fmt.Sprintf("/system/kernel?m=%d", m.ID) }
+func initrdOf(m lab.Machine) string { return fmt.Sprintf("/system/initrd?m=%d", m.ID) }
+
+// agentOf is the agent of a machine that has claimed its orders, which have words in them.
+func (s *systems) agentOf(m lab.Machine, words string) agent {
+	s.Helper()
+	a := s.agent()
+	a.key = strings.Repeat("05", 32)
+	a.want(200, words, "POST", lab.PathClaim, s.claimOf(m.Name, a.key))
+	return a
+}
+
+// handsOver reports what an agent has done by the time at which the system begins.
+func (a agent) handsOver(b lab.Boot) {
+	a.t.Helper()
+	for _, r := range []lab.Report{{Rung: lab.RungWrite, Writing: true}, {Rung: lab.RungHandover, Proven: true}} {
+		r.Boot = b.ID
+		a.want(200, "", "POST", lab.PathReport, mustJSON(r))
+	}
+}
+
 // A kernel that runs in memory comes with its initrd and its own words, to its machine alone, and climbs the rungs.
 func TestMemorySystem(t *testing.T) {
 	s := newSystems(t)
 	m, boot := s.queue("live", "vm-live", lab.Virtual{})
-	kernel, initrd := fmt.Sprintf("/system/kernel?m=%d", m.ID), fmt.Sprintf("/system/initrd?m=%d", m.ID)
-	if code, _ := s.get(kernel); code != 200 { // the machine is being started, and may
-		t.Errorf("kernel: %d", code)
-	}
+	s.gives(kernelOf(m), string(liveKernel)) // the machine is being started, and may
 	s.script(m, "", "/system/kernel?m=3 initrd=initrd quiet ||", "initrd --name initrd http", "/system/initrd?m=3 ", lab.StartMark)
 	for _, path := range []string{"/system/kernel", "/system/kernel?m=1", "/system/kernel?m=99", "/system/kernel?m=x", "/system/", "/system/kernel/?m=3", "/system/../kernel?m=3x", "/system/Kernel?m=3", "/system/token?m=3"} {
 		if code, text := s.get(path); code != 404 || strings.Contains(text, "live") {
 			t.Errorf("%s: %d %.40s", path, code, text)
 		}
 	}
-	if code, text := s.get(kernel); code != 200 || text != string(liveKernel) || boot().Rung() != lab.RungKernel {
-		t.Errorf("kernel: %d, %d bytes, on %s", code, len(text), boot().Rung())
+	if s.gives(kernelOf(m), string(liveKernel)); boot().Rung() != lab.RungKernel {
+		t.Errorf("on %s", boot().Rung())
 	}
 	s.in(boot(), lab.Starting, 0, "")
-	if code, text := s.get(initrd); code != 200 || text != string(liveInitrd) {
-		t.Errorf("initrd: %d, %d bytes", code, len(text))
-	}
+	s.gives(initrdOf(m), string(liveInitrd))
 	s.becomes(boot, lab.Handover)
 	if b := boot(); b.Rung() != lab.RungHandover || len(b.Climbed()) < 4 {
 		t.Errorf("%+v", b.Climbed())
@@ -196,9 +220,9 @@ func TestSystemRefused(t *testing.T) {
 		s.in(boot(), lab.Failed, 0, c.words)
 	}
 	m, boot := s.queue("multi", "vm-bios", lab.Virtual{})
-	s.script(m, "", fmt.Sprintf("/system/kernel?m=%d console=com1 ||", m.ID))
+	s.script(m, "", kernelOf(m)+" console=com1 ||")
 	s.in(boot(), lab.Starting, 0, "")
-	s.get(fmt.Sprintf("/system/kernel?m=%d", m.ID))
+	s.gives(kernelOf(m), "multiboot")
 	s.becomes(boot, lab.Handover)
 }
 
@@ -206,30 +230,22 @@ func TestSystemRefused(t *testing.T) {
 func TestStage(t *testing.T) {
 	s := newSystems(t)
 	m, boot := s.queue("own", "vm-own", lab.Virtual{})
-	a := s.agent()
-	a.want(401, "E-DENIED", "POST", lab.PathStage, []byte("stage"))
-	a.key = strings.Repeat("05", 32)
-	a.want(200, `"start":"netboot"`, "POST", lab.PathClaim, s.claimOf("vm-own", a.key))
+	s.agent().want(401, "E-DENIED", "POST", lab.PathStage, []byte("stage"))
+	a := s.agentOf(m, `"start":"netboot"`)
 	a.want(400, "empty", "POST", lab.PathStage, nil)
 	a.want(200, "", "POST", lab.PathStage, []byte("first try"))
 	a.want(200, "", "POST", lab.PathStage, []byte("second stage"))
 	if all, err := os.ReadDir(s.stages); err != nil || len(all) != 1 {
 		t.Errorf("%v, %v", all, err)
 	}
-	initrd := fmt.Sprintf("/system/initrd?m=%d", m.ID)
-	if code, _ := s.get(initrd); code != 404 {
+	if code, _ := s.get(initrdOf(m)); code != 404 {
 		t.Errorf("before the handover: %d", code)
 	}
-	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungWrite, Writing: true}))
-	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungHandover, Proven: true}))
+	a.handsOver(boot())
 	a.want(401, "E-DENIED", "POST", lab.PathStage, []byte("too late"))
-	s.script(m, "", "panic=10 hugepages=64 carte.server=https://", "carte.token=", fmt.Sprintf("/system/initrd?m=%d ", m.ID))
-	if code, text := s.get(fmt.Sprintf("/system/kernel?m=%d", m.ID)); code != 200 || text != string(liveKernel) {
-		t.Errorf("kernel: %d, %d bytes", code, len(text))
-	}
-	if code, text := s.get(initrd); code != 200 || text != "second stage" {
-		t.Errorf("initrd: %d %q", code, text)
-	}
+	s.script(m, "", "panic=10 hugepages=64 carte.server=https://", "carte.token=", initrdOf(m)+" ")
+	s.gives(kernelOf(m), string(liveKernel))
+	s.gives(initrdOf(m), "second stage")
 	s.in(boot(), lab.Handover, 0, "")
 	say(t, s.lab, lab.Stop{Boot: boot().ID})
 	for giveUp := time.Now().Add(10 * time.Second); ; { // the lab has said so already, and the server does it any moment
@@ -247,11 +263,7 @@ func TestStage(t *testing.T) {
 func TestStageLost(t *testing.T) {
 	s := newSystems(t)
 	m, boot := s.queue("own", "vm-own", lab.Virtual{})
-	a := s.agent()
-	a.key = strings.Repeat("05", 32)
-	a.want(200, "", "POST", lab.PathClaim, s.claimOf("vm-own", a.key))
-	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungWrite, Writing: true}))
-	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungHandover, Proven: true}))
+	s.agentOf(m, "").handsOver(boot())
 	s.script(m, "", fmt.Sprintf("/kernel?m=%d initrd=initrd", m.ID))
 	s.in(boot(), lab.Starting, 1, "")
 }
@@ -260,22 +272,17 @@ func TestStageLost(t *testing.T) {
 func TestKexecFallsBack(t *testing.T) {
 	s := newSystems(t)
 	m, boot := s.queue("any", "vm-any", lab.Virtual{})
-	a := s.agent()
-	a.key = strings.Repeat("05", 32)
-	a.want(200, `"fallback":true`, "POST", lab.PathClaim, s.claimOf("vm-any", a.key))
+	a := s.agentOf(m, `"fallback":true`)
 	a.want(200, "", "POST", lab.PathStage, []byte("stage"))
-	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungWrite, Writing: true}))
-	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungHandover, Proven: true}))
-	if code, _ := s.get(fmt.Sprintf("/system/initrd?m=%d", m.ID)); code != 404 {
+	a.handsOver(boot())
+	if code, _ := s.get(initrdOf(m)); code != 404 {
 		t.Errorf("while it replaces its kernel: %d", code)
 	}
-	s.script(m, "", fmt.Sprintf("/system/kernel?m=%d initrd=initrd", m.ID))
+	s.script(m, "", kernelOf(m)+" initrd=initrd")
 	if b := boot(); b.Plan.Start != lab.StartNetboot || s.machine("vm-any").Kexec.Failed == "" {
 		t.Errorf("it starts by %s, and of its machine is known %+v", b.Plan.Start, s.machine("vm-any").Kexec)
 	}
-	if code, text := s.get(fmt.Sprintf("/system/initrd?m=%d", m.ID)); code != 200 || text != "stage" {
-		t.Errorf("initrd: %d %q", code, text)
-	}
+	s.gives(initrdOf(m), "stage")
 	s.in(boot(), lab.Handover, 0, "")
 }
 
@@ -283,13 +290,10 @@ func TestKexecFallsBack(t *testing.T) {
 func TestHome(t *testing.T) {
 	s := newSystems(t)
 	m, boot := s.queue("own", "vm-own", lab.Virtual{})
-	a := s.agent()
-	a.key = strings.Repeat("05", 32)
-	a.want(200, "", "POST", lab.PathClaim, s.claimOf("vm-own", a.key))
+	a := s.agentOf(m, "")
 	a.want(401, "E-DENIED", "POST", lab.PathOut, []byte("tar"))
 	a.want(200, "", "POST", lab.PathStage, []byte("stage"))
-	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungWrite, Writing: true}))
-	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Rung: lab.RungHandover, Proven: true}))
+	a.handsOver(boot())
 	a.key = strings.Repeat("06", 32)
 	a.want(200, `"do":"run"`, "POST", lab.PathClaim, s.claimOf("vm-own", a.key))
 	a.want(200, "", "POST", lab.PathReport, mustJSON(lab.Report{Boot: boot().ID, Shim: true}))
