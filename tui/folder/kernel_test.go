@@ -31,6 +31,14 @@ func tree(t *testing.T, files map[string]string) string {
 	return dir
 }
 
+// in is a path below a folder; no name is no path.
+func in(dir, name string) string {
+	if name == "" {
+		return ""
+	}
+	return filepath.Join(dir, name)
+}
+
 func TestKernel(t *testing.T) {
 	dir := tree(t, map[string]string{
 		"vmlinuz-6.1": "a kernel", "initrd.img": "an initrd",
@@ -52,20 +60,14 @@ func TestKernel(t *testing.T) {
 		{"", "root/lib/modules", append(boot[:2:2], modules...)},
 		{"", "root/lib/modules/6.1-hpt", append(boot[:2:2], modules...)},
 	} {
-		at := func(name string) string {
-			if name == "" {
-				return ""
-			}
-			return filepath.Join(dir, name)
-		}
-		r, err := Kernel(at("vmlinuz"), at(c.initrd), at(c.modules))
+		r, err := Kernel(in(dir, "vmlinuz"), in(dir, c.initrd), in(dir, c.modules))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var names []string
-		in := tar.NewReader(r)
+		from := tar.NewReader(r)
 		for {
-			h, err := in.Next()
+			h, err := from.Next()
 			if err == io.EOF {
 				break
 			}
@@ -76,7 +78,7 @@ func TestKernel(t *testing.T) {
 				t.Errorf("%s belongs to %d:%d", h.Name, h.Uid, h.Gid)
 			}
 			if h.Name == "boot/kernel" {
-				if b, err := io.ReadAll(in); err != nil || string(b) != "a kernel" {
+				if b, err := io.ReadAll(from); err != nil || string(b) != "a kernel" {
 					t.Errorf("the kernel is %q, %v", b, err)
 				}
 			}
@@ -101,13 +103,7 @@ func TestKernelThatIsNone(t *testing.T) {
 		{"vmlinuz", "", "sources", lab.ErrInvalid},
 		{"vmlinuz", "", "two", lab.ErrInvalid},
 	} {
-		at := func(name string) string {
-			if name == "" {
-				return ""
-			}
-			return filepath.Join(dir, name)
-		}
-		if _, err := Kernel(at(c.kernel), at(c.initrd), at(c.modules)); !errors.Is(err, c.want) {
+		if _, err := Kernel(in(dir, c.kernel), in(dir, c.initrd), in(dir, c.modules)); !errors.Is(err, c.want) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
