@@ -130,31 +130,9 @@ func (d *draft) script(m Machine) Script {
 		return Script{Do: ScriptLocal, Why: "this machine is ignored"}
 	}
 	d.climbed(m, RungScript)
-	b, busy := d.Active(m.ID)
-	if busy && b.State == Starting && m.Ticket.Boot == b.ID && m.Ticket.Key != "" {
-		d.strike(b, "the machine restarted before its agent had orders")
-		busy = false
-	}
-	if busy {
-		switch b.State {
-		case Starting:
-			if b.Plan.Start == StartMemory {
-				return memory(b)
-			}
-			return Script{Do: ScriptAgent, Boot: b.ID, Why: b.Plan.Stack}
-		case Working:
-			d.strike(b, fmt.Sprintf("the machine restarted by itself on the rung %s", b.Rung()))
-			busy = false
-		case Handover, Running:
-			if s, ok := d.goesOn(m, b); ok {
-				return s
-			}
-			why := "the machine restarted while its system ran"
-			if d.Live[m.ID].Loaded && b.State == Handover {
-				why = "its kernel was loaded, and the machine restarted without a sign of life of it"
-			}
-			d.strike(b, why)
-			busy = false
+	if b, busy := d.Active(m.ID); busy {
+		if s, ok := d.scriptOf(m, b); ok {
+			return s
 		}
 	}
 	m = d.Machines[m.ID]
@@ -165,10 +143,7 @@ func (d *draft) script(m Machine) Script {
 		b := d.start(q[0], false)
 		b.climb(RungScript, d.at)
 		d.put(b)
-		if b.Plan.Start == StartMemory {
-			return memory(b)
-		}
-		return Script{Do: ScriptAgent, Boot: b.ID, Why: b.Plan.Stack}
+		return first(b)
 	}
 	if m.Warm || m.Inventory == nil {
 		live := d.live(m.ID)
@@ -183,6 +158,36 @@ func (d *draft) script(m Machine) Script {
 		return Script{Do: ScriptAgent, Why: "nothing is queued; the agent looks at the machine and waits"}
 	}
 	return Script{Do: ScriptLocal, Why: "nothing is queued"}
+}
+
+// scriptOf says what a machine is given for a boot that begins or goes on; a boot that its restart has ended has a strike.
+func (d *draft) scriptOf(m Machine, b Boot) (Script, bool) {
+	switch {
+	case b.State == Starting && m.Ticket.Boot == b.ID && m.Ticket.Key != "":
+		d.strike(b, "the machine restarted before its agent had orders")
+	case b.State == Starting:
+		return first(b), true
+	case b.State == Working:
+		d.strike(b, fmt.Sprintf("the machine restarted by itself on the rung %s", b.Rung()))
+	case b.State == Handover, b.State == Running:
+		if s, ok := d.goesOn(m, b); ok {
+			return s, true
+		}
+		why := "the machine restarted while its system ran"
+		if d.Live[m.ID].Loaded && b.State == Handover {
+			why = "its kernel was loaded, and the machine restarted without a sign of life of it"
+		}
+		d.strike(b, why)
+	}
+	return Script{}, false
+}
+
+// first is what a boot begins with: its kernel, where that is all, else the agent.
+func first(b Boot) Script {
+	if b.Plan.Start == StartMemory {
+		return memory(b)
+	}
+	return Script{Do: ScriptAgent, Boot: b.ID, Why: b.Plan.Stack}
 }
 
 // goesOn says what a machine that restarts after the handover is given, where that is how its system starts.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Claim takes an agent's first word: it redeems the token, writes down the inventory, and gives orders.
@@ -65,7 +66,7 @@ func (d *draft) orders(machine int64) Orders {
 	case !idle && (!busy || m.Ticket.Boot != b.ID):
 		o.Do, o.Why = DoStop, "the boot this agent was started for is over"
 		return o
-	case !busy && m.Ticket.Boot != 0 && !m.Warm:
+	case !busy && m.Ticket.Boot != 0 && !m.Warm, busy && b.Plan.Start == StartMemory: // which is iPXE's, not an agent's
 		o.Do = DoLocal
 		live := d.live(m.ID)
 		live.Agent = false
@@ -74,54 +75,59 @@ func (d *draft) orders(machine int64) Orders {
 	case !busy:
 		return o
 	}
-	if b.Plan.Start == StartMemory { // iPXE's, not an agent's
-		o.Do = DoLocal
-		live := d.live(m.ID)
-		live.Agent = false
-		d.put(live)
-		return o
-	}
 	if b.State == Starting {
-		b.climb(RungHello, d.at)
-		d.put(b)
-		var disk Disk
 		var err error
-		if c := b.Plan.Capture; c != nil {
-			disk, err = m.source(m.Inventory.Disks, *c)
-		} else if b.Plan.Repair != nil {
-			disk, err = d.repairDisk(m, b.Plan)
-		} else {
-			disk, err = guard(m, m.Inventory.Disks, b.Plan)
-			b.Plan.chooseStart(m)
-		}
-		if err != nil {
-			d.voidTicket(m.ID)
-			d.move(b, Failed, reason(err))
+		if m, b, err = d.works(m, b); err != nil {
 			o.Do, o.Why = DoStop, err.Error()
 			return o
 		}
-		b.Disk = disk.DiskID
-		b = d.move(b, Working, "")
-		if live := d.live(m.ID); live.Order != "off" { // it is here: what was to bring it, and what went wrong on the way, is over
-			live.Order, live.Note = "", ""
-			d.put(live)
-		}
-		m.Ticket.Boot = b.ID
-		d.put(m)
 	}
-	if b.Plan.composed() && b.Rung() != "" && (b.State == Handover || b.State == Running) {
+	switch {
+	case b.Plan.composed() && b.Rung() != "" && (b.State == Handover || b.State == Running):
 		return d.runOrders(b, o)
-	}
-	if b.State != Working {
+	case b.State != Working:
 		o.Do, o.Why = DoStop, fmt.Sprintf("boot %d is %s", b.ID, b.State)
 		return o
-	}
-	if b.Plan.Capture != nil {
+	case b.Plan.Capture != nil:
 		return d.captureOrders(m, b, o)
-	}
-	if b.Plan.Repair != nil {
+	case b.Plan.Repair != nil:
 		return d.repairOrders(m, b, o)
 	}
+	return d.bootOrders(m, b, o)
+}
+
+// works lets a boot go on when its agent is there, on the disk that it is for; without one, it fails.
+func (d *draft) works(m Machine, b Boot) (Machine, Boot, error) {
+	b.climb(RungHello, d.at)
+	d.put(b)
+	var disk Disk
+	var err error
+	if c := b.Plan.Capture; c != nil {
+		disk, err = m.source(m.Inventory.Disks, *c)
+	} else if b.Plan.Repair != nil {
+		disk, err = d.repairDisk(m, b.Plan)
+	} else {
+		disk, err = guard(m, m.Inventory.Disks, b.Plan)
+		b.Plan.chooseStart(m)
+	}
+	if err != nil {
+		d.voidTicket(m.ID)
+		d.move(b, Failed, reason(err))
+		return m, b, err
+	}
+	b.Disk = disk.DiskID
+	b = d.move(b, Working, "")
+	if live := d.live(m.ID); live.Order != "off" { // it is here: what was to bring it, and what went wrong on the way, is over
+		live.Order, live.Note = "", ""
+		d.put(live)
+	}
+	m.Ticket.Boot = b.ID
+	d.put(m)
+	return m, b, nil
+}
+
+// bootOrders are those of a boot that lays its layers.
+func (d *draft) bootOrders(m Machine, b Boot, o Orders) Orders {
 	o.Do, o.Boot, o.Stack, o.Disk = DoBoot, b.ID, b.Plan.Stack, b.Disk
 	o.Form, o.Start, o.Cmdline, o.Grow = b.Plan.Form, b.Plan.Start, b.Plan.Cmdline, b.Plan.Grow
 	o.Writes = b.Plan.writes()
@@ -278,11 +284,7 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 		return d.shimReport(m, r)
 	}
 	if r.Boot == 0 {
-		if busy && (b.State == Starting || b.State == Working && m.Ticket.Boot == b.ID) {
-			o := d.orders(m.ID)
-			return Reply{Orders: &o}, nil
-		}
-		if !busy && d.isOver(m.Ticket) {
+		if busy && (b.State == Starting || b.State == Working && m.Ticket.Boot == b.ID) || !busy && d.isOver(m.Ticket) {
 			o := d.orders(m.ID)
 			return Reply{Orders: &o}, nil
 		}
@@ -294,13 +296,14 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 		}
 		return Reply{Revoke: "the boot is over: " + or(last.Reason, string(last.State))}, nil
 	}
-	if !busy || b.ID != r.Boot || b.State != Working {
-		if busy && b.ID == r.Boot && b.State == Handover {
-			return Reply{}, nil // the report that handed over, once more
-		}
+	mine := busy && b.ID == r.Boot
+	_, known := StepOf(r.Rung)
+	switch {
+	case mine && b.State == Handover:
+		return Reply{}, nil // the report that handed over, once more
+	case !mine || b.State != Working:
 		return Reply{}, fmt.Errorf("%s does not work on boot %d: %w", m.Label(), r.Boot, ErrDenied)
-	}
-	if _, ok := StepOf(r.Rung); !ok && r.Rung != "" {
+	case !known && r.Rung != "":
 		return Reply{}, fmt.Errorf("rung %q: %w", r.Rung, ErrInvalid)
 	}
 	r.Error = Clean(r.Error)
@@ -324,15 +327,7 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 		return Reply{}, fmt.Errorf("boot %d has nothing that it may write: %w", b.ID, ErrInvalid)
 	}
 	if r.Writing || r.Proven {
-		l := b.Plan.Layers[0]
-		h := Holding{DiskID: b.Disk, Root: l.Root, Ref: l.Ref, Dirty: !r.Proven, At: d.at, Absent: max(r.Absent, 0)}
-		for _, w := range b.Plan.writes()[1:] {
-			h.Over = append(h.Over, Held{w.Ref, w.Root, w.Offset})
-		}
-		if b.Plan.Repair != nil {
-			h = m.repaired(h)
-		}
-		m.hold(h)
+		m.hold(m.written(b, r, d.at))
 		d.put(m)
 	}
 	if len(b.Climbs) > rungs || r.Forecast != (Forecast{}) || r.Writing || r.Proven || r.Error != "" || r.Revoked || r.Rung == RungHandover {
@@ -352,6 +347,19 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 		return Reply{}, d.handover(m, b)
 	}
 	return Reply{Peers: d.peers(b)}, nil
+}
+
+// written is what the machine's disk holds, by what the agent says of its writing.
+func (m Machine) written(b Boot, r Report, at time.Time) Holding {
+	l := b.Plan.Layers[0]
+	h := Holding{DiskID: b.Disk, Root: l.Root, Ref: l.Ref, Dirty: !r.Proven, At: at, Absent: max(r.Absent, 0)}
+	for _, w := range b.Plan.writes()[1:] {
+		h.Over = append(h.Over, Held{w.Ref, w.Root, w.Offset})
+	}
+	if b.Plan.Repair != nil {
+		h = m.repaired(h)
+	}
+	return h
 }
 
 // handover takes the agent's word that the disk is proven. A system that the agent starts itself is handed over by that;

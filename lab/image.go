@@ -194,6 +194,22 @@ type AddVersion struct {
 	Exact   bool      // its Offers and Place are just as they are; else what is left out is as the newest version has it
 }
 
+// check refuses what no image has, whatever the lab has already.
+func (v AddVersion) check() error {
+	bad := firstControl(v.Cmdline)
+	switch {
+	case !slices.Contains(Forms, v.Form):
+		return fmt.Errorf("form %q: carte knows disk, tree, files and kernel: %w", v.Form, ErrInvalid)
+	case v.Root.IsZero() || v.Bytes <= 0:
+		return fmt.Errorf("image %s is empty: %w", v.Image, ErrInvalid)
+	case bad >= 0:
+		return fmt.Errorf("image %s: byte %d of its kernel's command line is a control character or broken UTF-8: %w", v.Image, bad, ErrInvalid)
+	case v.Place != "" && v.Form != FormFiles:
+		return fmt.Errorf("image %s has the form %s, and only files are mounted at a place such as %s: --form files: %w", v.Image, v.Form, v.Place, ErrInvalid)
+	}
+	return errors.Join(v.Offers.Check(), checkPlace(v.Image, v.Place))
+}
+
 func (v AddVersion) decide(d *draft) error {
 	if err := checkName("image", v.Image); err != nil {
 		return err
@@ -202,32 +218,11 @@ func (v AddVersion) decide(d *draft) error {
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(Forms, v.Form) {
-		return fmt.Errorf("form %q: carte knows disk, tree, files and kernel: %w", v.Form, ErrInvalid)
-	}
-	if v.Root.IsZero() || v.Bytes <= 0 {
-		return fmt.Errorf("image %s is empty: %w", v.Image, ErrInvalid)
-	}
-	if bad := firstControl(v.Cmdline); bad >= 0 {
-		return fmt.Errorf("image %s: byte %d of its kernel's command line is a control character or broken UTF-8: %w", v.Image, bad, ErrInvalid)
-	}
-	if v.Place != "" && v.Form != FormFiles {
-		return fmt.Errorf("image %s has the form %s, and only files are mounted at a place such as %s: --form files: %w", v.Image, v.Form, v.Place, ErrInvalid)
-	}
-	if err := errors.Join(v.Offers.Check(), checkPlace(v.Image, v.Place)); err != nil {
+	if err := v.check(); err != nil {
 		return err
 	}
-	im, ok := d.Images[v.Image]
-	if !ok {
-		im = Image{Name: v.Image, Kind: v.Kind, Form: v.Form, Since: d.at}
-	}
-	if im.Kind != v.Kind {
-		return fmt.Errorf("image %s is of kind %s; a version cannot change it to %s: %w", im.Name, im.Kind, v.Kind, ErrRefused)
-	}
-	if im.Form != v.Form {
-		return fmt.Errorf("image %s has the form %s; a version cannot change it to %s: %w", im.Name, im.Form, v.Form, ErrRefused)
-	}
-	if im, err = d.life(k, im, v); err != nil {
+	im, err := d.imageFor(k, v)
+	if err != nil {
 		return err
 	}
 	if newest, err := d.Snapshot.Version(Ref{Name: im.Name}); err == nil {
@@ -271,6 +266,20 @@ func (v AddVersion) decide(d *draft) error {
 	d.put(im, v.Version)
 	d.fact(0, 0, "image %s: %s, root %s", v.Version.Ref(), Bytes(v.Bytes), v.Root)
 	return nil
+}
+
+// imageFor is the image that a version is one of, new or not.
+func (d *draft) imageFor(k Kind, v AddVersion) (Image, error) {
+	im, ok := d.Images[v.Image]
+	switch {
+	case !ok:
+		im = Image{Name: v.Image, Kind: v.Kind, Form: v.Form, Since: d.at}
+	case im.Kind != v.Kind:
+		return im, fmt.Errorf("image %s is of kind %s; a version cannot change it to %s: %w", im.Name, im.Kind, v.Kind, ErrRefused)
+	case im.Form != v.Form:
+		return im, fmt.Errorf("image %s has the form %s; a version cannot change it to %s: %w", im.Name, im.Form, v.Form, ErrRefused)
+	}
+	return d.life(k, im, v)
 }
 
 // same says that two versions of an image have the same bytes, and are used in the same way.

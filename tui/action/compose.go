@@ -358,16 +358,17 @@ func editCommand(t Target) string {
 	}
 	set("grow", fmt.Sprint(st.Grow), st.Grow == was.Grow)
 	set("keep", strings.Join(st.Keep, ","), slices.Equal(st.Keep, was.Keep))
-	for _, k := range keysOf(st.Params, was.Params) {
+	for _, k := range KeysOf(st.Params, was.Params) {
 		set("params."+k, st.Params[k], st.Params[k] == was.Params[k])
 	}
-	for _, k := range keysOf(st.Asks, was.Asks) {
+	for _, k := range KeysOf(st.Asks, was.Asks) {
 		set("asks."+string(k), string(st.Asks[k]), st.Asks[k] == was.Asks[k])
 	}
 	return command(words...)
 }
 
-func keysOf[M ~map[K]V, K ~string, V any](all ...M) (keys []K) {
+// KeysOf are the keys of all of them, in order.
+func KeysOf[M ~map[K]V, K ~string, V any](all ...M) (keys []K) {
 	for _, m := range all {
 		for k := range m {
 			if !slices.Contains(keys, k) {

@@ -7,6 +7,7 @@ import (
 
 	"carte/lab"
 	"carte/lab/text"
+	"carte/tui/action"
 )
 
 // differDoc is one thing in which two stacks differ. What one of them has not is empty.
@@ -80,10 +81,10 @@ func differences(s lab.Snapshot, a, b lab.Stack) []differDoc {
 	} {
 		add(x.what, x.a, x.b)
 	}
-	for _, k := range bothKeys(a.Params, b.Params) {
+	for _, k := range action.KeysOf(a.Params, b.Params) {
 		add("parameter "+k, a.Params[k], b.Params[k])
 	}
-	for _, k := range bothKeys(a.Asks, b.Asks) {
+	for _, k := range action.KeysOf(a.Asks, b.Asks) {
 		add("clause "+string(k), string(a.Asks[k]), string(b.Asks[k]))
 	}
 	files := func(st lab.Stack) map[string]string {
@@ -94,7 +95,7 @@ func differences(s lab.Snapshot, a, b lab.Stack) []differDoc {
 		return m
 	}
 	fa, fb := files(a), files(b)
-	for _, k := range bothKeys(fa, fb) {
+	for _, k := range action.KeysOf(fa, fb) {
 		if fa[k] != fb[k] {
 			words := map[bool]string{true: "", false: "has it"}
 			if fa[k] != "" && fb[k] != "" {
@@ -120,18 +121,6 @@ func yesWord(yes bool) string {
 		return "yes"
 	}
 	return ""
-}
-
-func bothKeys[M ~map[K]V, K ~string, V any](a, b M) (all []K) {
-	for _, m := range []M{a, b} {
-		for k := range m {
-			if !slices.Contains(all, k) {
-				all = append(all, k)
-			}
-		}
-	}
-	slices.Sort(all)
-	return all
 }
 
 // drawStack writes a picture of a plan. Of the text, the plain one for a terminal or a file that is not UTF-8.
