@@ -85,6 +85,8 @@ type Ready struct {
 
 	Say  func(format string, args ...any)              // to the person in front of the machine, and to the server's log
 	Send func(ctx context.Context, stage []byte) error // gives the server a second stage, of at most lab.MaxStage bytes
+
+	NoKexec func(ctx context.Context, why error) error // tells the server that this machine cannot replace its kernel
 }
 
 // Ended is the error of an attempt whose end the server has written down. Again says that the server tries once more

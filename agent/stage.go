@@ -162,14 +162,15 @@ func (p *pid1) prepareKernel(ctx context.Context, r Ready) (undo func() error, e
 		return undo, nil
 	}
 	err = loadKernel(kernel, withKey(archive, r.Key), kernelLine(p.cmdline, r.Orders.Cmdline))
-	switch {
-	case err == nil:
+	if err == nil {
 		p.loaded = true
-	case r.Compose.Fallback:
-		r.Say("%v; the machine restarts, and its server has the kernel for it", err)
-		return undo, nil
+		return unloadKernel, nil
 	}
-	return unloadKernel, err
+	if e := r.NoKexec(ctx, err); e != nil || !r.Compose.Fallback {
+		return undo, errors.Join(err, e)
+	}
+	r.Say("%v; the machine restarts, and its server has the kernel for it", err)
+	return undo, nil
 }
 
 // kernelLine is the command line of a kernel that follows this one: its consoles, and the stack's own words.

@@ -219,7 +219,10 @@ func (w *work) climb(ctx context.Context) error {
 }
 
 func (w *work) ready() Ready {
-	return Ready{Orders: w.orders, Server: w.client.base, Pin: w.Pin, Key: w.client.key, Say: w.say, Send: w.client.sendStage}
+	return Ready{
+		Orders: w.orders, Server: w.client.base, Pin: w.Pin, Key: w.client.key, Say: w.say, Send: w.client.sendStage,
+		NoKexec: func(ctx context.Context, why error) error { return w.tell(ctx, lab.Report{NoKexec: plainly(why)}) },
+	}
 }
 
 // flash opens the disk, makes it equal to the orders, and closes it.

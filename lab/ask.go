@@ -218,6 +218,7 @@ func (d *draft) kexecFailed(m Machine, b Boot, why string) Boot {
 	m.Kexec = KexecRecord{Failed: why}
 	d.put(m)
 	d.fact(m.ID, b.ID, "%s cannot replace its kernel (kexec): %s", m.Label(), why)
+	b.NoKexec = why
 	b.Plan.chooseStart(m)
 	d.put(b)
 	return b

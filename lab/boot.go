@@ -61,6 +61,7 @@ type Boot struct {
 	OutTaken time.Time         `json:"out_taken,omitzero"` // when a person took that home, the last time
 	OutGone  time.Time         `json:"out_gone,omitzero"`  // when it was removed, and Results are a list of what there was
 	Wrote    []Ref             `json:"wrote,omitempty"`    // versions that it wrote back
+	NoKexec  string            `json:"no_kexec,omitempty"` // why its kernel did not replace the agent's, which it was to
 	Queued   time.Time         `json:"queued"`
 	Begun    time.Time         `json:"begun"` // of the attempt
 	Since    time.Time         `json:"since"` // of this state

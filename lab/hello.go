@@ -330,6 +330,10 @@ func (d *draft) report(m Machine, r Report) (Reply, error) {
 		m.hold(m.written(b, r, d.at))
 		d.put(m)
 	}
+	if r.NoKexec != "" && b.Plan.Start == StartKexec {
+		b = d.kexecFailed(m, b, Clean(r.NoKexec))
+		m = d.Machines[m.ID]
+	}
 	if len(b.Climbs) > rungs || r.Forecast != (Forecast{}) || r.Writing || r.Proven || r.Error != "" || r.Revoked || r.Rung == RungHandover {
 		d.put(b)
 	}

@@ -147,6 +147,7 @@ type Report struct {
 	Revoked  bool     `json:"revoked,omitempty"`      // the answer to Reply.Revoke: nothing is being written any more
 	Error    string   `json:"error,omitempty"`        // why the attempt ends
 	Fatal    bool     `json:"fatal,omitempty"`        // trying again would not help
+	NoKexec  string   `json:"no_kexec,omitempty"`     // why the machine cannot replace its kernel by that of the boot; the boot goes on
 	Lines    []string `json:"lines,omitempty"`
 	Shim     bool     `json:"shim,omitempty"` // it is from the shim, and its lines are the user's system's: what it says after ::carte is heard
 }

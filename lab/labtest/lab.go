@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type Bench struct {
 	URL string // of the boot scripts, on the loopback; without the last slash
 
 	dir    string
+	ahead  atomic.Int64 // nanoseconds; see Pass
 	config netboot.Config
 	stop   func()
 }
@@ -47,7 +49,7 @@ func New(t testing.TB, config netboot.Config) *Bench {
 func (b *Bench) Start(t testing.TB) {
 	t.Helper()
 	ctx := context.Background()
-	desk, err := store.Hold(ctx, b.dir, time.Now)
+	desk, err := store.Hold(ctx, b.dir, func() time.Time { return time.Now().Add(time.Duration(b.ahead.Load())) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +114,9 @@ func (b *Bench) Start(t testing.TB) {
 
 // Stop ends the servers and closes the state.
 func (b *Bench) Stop() { b.stop() }
+
+// Pass puts the lab's clock on, for what it would wait for.
+func (b *Bench) Pass(d time.Duration) { b.ahead.Add(int64(d)) }
 
 // SmallPayload stands for kernel and agent where no machine executes them.
 func SmallPayload() netboot.Payload {

@@ -12,7 +12,7 @@ func (c *call) showBoot(s lab.Snapshot, b lab.Boot) error {
 	d := bootDocOf(s, b, c.term.Now())
 	rows := [][]string{
 		{"boot", strconv.FormatInt(b.ID, 10)}, {"machine", d.Machine}, {"stack", d.Stack}, {"state", string(d.State)},
-		{"starts", string(b.Plan.Start)}, {"cmdline", b.Plan.Cmdline},
+		{"starts", string(b.Plan.Start)}, {"kexec", noKexec(b)}, {"cmdline", b.Plan.Cmdline},
 		{"reason", d.Reason}, {"waits", d.Waits}, {"cause", d.Cause}, {"fix", d.Fix}, {"attempt", strconv.Itoa(b.Attempt)},
 	}
 	for _, r := range d.Rungs {
@@ -47,6 +47,17 @@ func (c *call) showBoot(s lab.Snapshot, b lab.Boot) error {
 	}
 	rows = append(rows, outcome(b)...)
 	return c.show(list{doc: d, names: []string{strconv.FormatInt(b.ID, 10)}, rows: filled(rows)})
+}
+
+// noKexec says that a boot's kernel was to replace the agent's, and why it did not.
+func noKexec(b lab.Boot) string {
+	switch {
+	case b.NoKexec == "":
+		return ""
+	case b.Plan.Start == lab.StartKexec: // its stack wants no other
+		return "failed: " + b.NoKexec
+	}
+	return "failed: " + b.NoKexec + "; the server has its kernel instead"
 }
 
 // outcome is what a boot was promised, and what it left.

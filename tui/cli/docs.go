@@ -152,7 +152,8 @@ type bootDoc struct {
 	Results  []lab.Result         `json:"results"` // that it left in /carte/out
 	Taken    *time.Time           `json:"results_taken,omitempty"`
 	Removed  *time.Time           `json:"results_removed,omitempty"`
-	Wrote    []lab.Ref            `json:"wrote"` // versions that it wrote back
+	Wrote    []lab.Ref            `json:"wrote"`              // versions that it wrote back
+	NoKexec  string               `json:"no_kexec,omitempty"` // why its kernel did not replace the agent's
 	Queued   *time.Time           `json:"queued,omitempty"`
 	Since    *time.Time           `json:"since,omitempty"`
 	Ended    *time.Time           `json:"ended,omitempty"`
@@ -187,7 +188,7 @@ func bootDocOf(s lab.Snapshot, b lab.Boot, now time.Time) bootDoc {
 	d := bootDoc{
 		ID: b.ID, Machine: machineName(s, b.Machine), Stack: b.Plan.Stack, Images: []lab.Ref{}, Plan: b.Plan.Digest.String(),
 		Start: b.Plan.Start, Params: b.Plan.Params, Cmdline: b.Plan.Cmdline, Agreed: append([]lab.Agreed{}, b.Plan.Agreed...),
-		Results: append([]lab.Result{}, b.Results...), Taken: stamp(b.OutTaken), Removed: stamp(b.OutGone), Wrote: append([]lab.Ref{}, b.Wrote...),
+		Results: append([]lab.Result{}, b.Results...), Taken: stamp(b.OutTaken), Removed: stamp(b.OutGone), Wrote: append([]lab.Ref{}, b.Wrote...), NoKexec: b.NoKexec,
 		State: b.State, Reason: b.Reason, Waits: s.Why(b), Rung: b.Rung(), Attempt: b.Attempt, Strikes: b.Strikes,
 		Rungs: rungsOf(b, now), Moved: s.MovedBy(b), Metrics: metricsOf(b), Queued: stamp(b.Queued), Since: stamp(b.Since), Ended: stamp(b.Ended),
 	}
