@@ -44,22 +44,30 @@ func (p *pid1) prepare(ctx context.Context, r Ready) (undo func() error, err err
 	return undo, fmt.Errorf("start %q: this agent knows disk, pivot, kexec, netboot and lay: %w", r.Start, lab.ErrInvalid)
 }
 
-// handover starts the user's system. The server has agreed and takes no more reports, so an error goes to the console,
-// in the words that carte listens for there. A system on a disk, or with a kernel that could not be loaded here, is the
+// handover starts the user's system. The server has agreed and takes no more reports but its shim's, as which an error is told, and
+// to the console in the words that carte listens for there. A system on a disk, or with a kernel that could not be loaded here, is the
 // firmware's to start: it asks the server, which sends it to the disk, or has the kernel.
-func (p *pid1) handover(_ context.Context, o lab.Orders) error {
+func (p *pid1) handover(ctx context.Context, o lab.Orders) error {
 	err := errors.New("the machine did not restart")
 	switch {
 	case o.Do == lab.DoBoot && o.Start == lab.StartPivot:
+		p.task.Lease = p.net.handOver()
 		err = p.tree.become(p.task)
+		err = fmt.Errorf("the agent could not start the system: %w", err)
+		v := &voice{console: p.console, log: discard}
+		if e := unstarted(ctx, p.task, v, err); e != nil {
+			v.say("its server was not told: %v", e)
+		}
 	case o.Do == lab.DoBoot && o.Start == lab.StartKexec && p.loaded:
 		err = jump()
+		fmt.Fprintf(p.console, "carte: %v; the machine restarts\n", err)
+		fallthrough
 	default:
 		if e := restart(); e != nil {
 			err = fmt.Errorf("restart the machine: %w", e)
 		}
 	}
-	io.WriteString(p.console, "::carte fail the agent could not start the system: "+err.Error()+"\n")
+	io.WriteString(p.console, "::carte fail "+err.Error()+"\n")
 	return err
 }
 
@@ -193,7 +201,7 @@ func (c *composition) become(task shimTask) error {
 	if err := switchRoot(); err != nil {
 		return err
 	}
-	if wantsShim(task.Orders) {
+	if wantsShim(task) {
 		if err := spawnShim(task); err != nil {
 			return err
 		}
@@ -207,8 +215,11 @@ func (c *composition) become(task shimTask) error {
 	return fmt.Errorf("%s: %w", c.init, unix.Exec(c.init, argv, env))
 }
 
-// wantsShim says whether a process of carte lives beside the system.
-func wantsShim(o lab.Orders) bool {
+// wantsShim says whether a process of carte lives beside the system: for its clauses, or to keep its address.
+func wantsShim(t shimTask) bool { return t.Lease != nil || serves(t.Orders) }
+
+// serves says whether a shim has anything to do for the clauses of its boot.
+func serves(o lab.Orders) bool {
 	return slices.ContainsFunc([]lab.Clause{lab.Heartbeat, lab.Autostart, lab.Results, lab.Lazy}, o.Compose.Gives)
 }
 

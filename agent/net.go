@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
@@ -22,10 +23,11 @@ const linkWait = 5 * time.Second
 
 // network is the machine's way to the server: one card with an address from DHCP.
 type network struct {
-	*voice
-	first lab.MAC // the card that the machine booted from, or empty
-	link  netlink.Link
-	lease *nclient4.Lease
+	say    func(format string, args ...any)
+	first  lab.MAC               // the card that the machine booted from, or empty
+	lease  atomic.Pointer[lease] // nil: no card has an address yet
+	beside bool                  // a user's system runs, and may do as it likes
+	pause  time.Duration         // between two questions for the same address, leastPause when 0
 }
 
 // up brings up every card and returns when one of them has an address. It tries for ever and says why it has to.
@@ -65,11 +67,12 @@ func (n *network) once(ctx context.Context) error {
 			why = append(why, name+" has no link")
 			continue
 		}
-		if err := n.ask(ctx, c); err != nil {
+		if err := n.request(ctx, a.Index); err != nil {
 			why = append(why, fmt.Sprintf("%s: %v", name, err))
 			continue
 		}
-		n.say("network: %s is %s, from %s, for %v", name, n.lease.ACK.YourIPAddr, n.lease.ACK.ServerIdentifier(), n.duration())
+		l := n.lease.Load()
+		n.say("network: %s is %s, from %s, for %v", name, l.ack.YourIPAddr, l.ack.ServerIdentifier(), l.duration())
 		return nil
 	}
 	return errors.New(strings.Join(why, "; "))
@@ -119,34 +122,50 @@ func hasLink(name string) bool {
 	return err == nil && l.Attrs().RawFlags&unix.IFF_RUNNING != 0
 }
 
-// ask gets an address by DHCP (RFC 2131) and sets it.
-func (n *network) ask(ctx context.Context, l netlink.Link) error {
-	c, err := nclient4.New(l.Attrs().Name, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(4))
+// request gets an address by DHCP (RFC 2131) and sets it.
+func (n *network) request(ctx context.Context, card int) error {
+	c, err := nclient4.New(cardName(card), nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(4))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	lease, err := c.Request(ctx)
+	at := uptime()
+	got, err := c.Request(ctx)
 	if err != nil {
 		return fmt.Errorf("no DHCP server gives it an address: %w", err)
 	}
-	return n.set(l, lease)
+	return n.set(&lease{card, got.ACK, at})
 }
 
-func (n *network) set(l netlink.Link, lease *nclient4.Lease) error {
-	ip, mask := lease.ACK.YourIPAddr.To4(), lease.ACK.SubnetMask()
+// set gives a card the address that it was lent, in the place of one that it was lent before. What it has already it keeps as it is.
+func (n *network) set(l *lease) error {
+	ip, mask, was := l.ack.YourIPAddr.To4(), l.ack.SubnetMask(), n.lease.Load()
 	if ip == nil || ip.IsUnspecified() {
 		return errors.New("the DHCP server gave no IPv4 address")
+	}
+	if was != nil && was.card == l.card && was.ack.YourIPAddr.Equal(ip) {
+		n.lease.Store(l)
+		return nil
 	}
 	if mask == nil {
 		mask = ip.DefaultMask()
 	}
-	if err := netlink.AddrReplace(l, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: mask}}); err != nil {
+	link, err := netlink.LinkByIndex(l.card)
+	if err != nil {
+		return err
+	}
+	if was != nil { // first: with a card's first address the kernel takes off all others of the same network
+		n.unset(was)
+	}
+	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: mask}}); err != nil {
 		return fmt.Errorf("set the address %s: %w", ip, err)
 	}
-	n.link, n.lease = l, lease
-	if routers := lease.ACK.Router(); len(routers) > 0 {
-		r := &netlink.Route{LinkIndex: l.Attrs().Index, Gw: routers[0], Flags: int(netlink.FLAG_ONLINK)}
+	n.lease.Store(l)
+	if was != nil {
+		n.say("network: the address is now %s and no longer %s", ip, was.ack.YourIPAddr)
+	}
+	if routers := l.ack.Router(); len(routers) > 0 {
+		r := &netlink.Route{LinkIndex: l.card, Gw: routers[0], Flags: int(netlink.FLAG_ONLINK)}
 		if err := netlink.RouteReplace(r); err != nil {
 			return fmt.Errorf("set the router %s: %w", routers[0], err)
 		}
@@ -154,44 +173,18 @@ func (n *network) set(l netlink.Link, lease *nclient4.Lease) error {
 	return nil
 }
 
-// duration is how long the address is lent: an hour when the server does not say.
-func (n *network) duration() time.Duration { return n.lease.ACK.IPAddressLeaseTime(time.Hour) }
-
-// keep renews the lease at half of its time, for agents that wait for days. What goes wrong is said and tried again; the
-// address stays, because without it nothing works at all.
-func (n *network) keep(ctx context.Context) error {
-	pause := n.duration() / 2
-	for {
-		if err := sleep(ctx, max(pause, 10*time.Second)); err != nil {
-			return err
-		}
-		if err := n.renew(ctx); err != nil && ctx.Err() == nil {
-			n.say("network: the address %s was not renewed: %v; it is tried again", n.lease.ACK.YourIPAddr, err)
-			pause = max(pause/2, 10*time.Second)
-			continue
-		}
-		pause = n.duration() / 2
-	}
-}
-
-func (n *network) renew(ctx context.Context) error {
-	c, err := nclient4.New(n.link.Attrs().Name, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(4))
+// unset takes an address back that is lent no more, with the routes that go by it.
+func (n *network) unset(l *lease) {
+	link, err := netlink.LinkByIndex(l.card)
 	if err != nil {
-		return err
+		return
 	}
-	defer c.Close()
-	was := n.lease.ACK.YourIPAddr
-	lease, err := c.Renew(ctx, n.lease)
-	if err != nil {
-		if lease, err = c.Request(ctx); err != nil {
-			return err
+	all, _ := netlink.AddrList(link, netlink.FAMILY_V4)
+	for _, a := range all {
+		if a.IP.Equal(l.ack.YourIPAddr) {
+			if err := netlink.AddrDel(link, &a); err != nil {
+				n.say("network: the address %s stays: %v", a.IP, err)
+			}
 		}
 	}
-	if err := n.set(n.link, lease); err != nil {
-		return err
-	}
-	if now := lease.ACK.YourIPAddr; !now.Equal(was) {
-		n.say("network: the address is now %s", now)
-	}
-	return nil
 }

@@ -44,6 +44,7 @@ type pid1 struct {
 	cmdline string
 	tree    *composition // what prepare has put together
 	task    shimTask     // and what its shim is told
+	net     *network     // how the server is reached
 	loaded  bool         // a kernel is ready to replace this one
 }
 
@@ -76,8 +77,8 @@ func (p *pid1) live(ctx context.Context) error {
 	}
 	if _, err := os.Stat(stageFile); err == nil {
 		err := p.second(ctx)
-		io.WriteString(p.console, "::carte fail the system could not be put together: "+err.Error()+"\n")
-		return &Ended{Err: &unstarted{err}, Again: true}
+		io.WriteString(p.console, "::carte fail "+err.Error()+"\n")
+		return &Ended{Err: &secondEnded{err}, Again: true}
 	}
 	o := Options{
 		Server:    argument(p.cmdline, lab.ArgServer),
@@ -96,7 +97,9 @@ func (p *pid1) live(ctx context.Context) error {
 	if o.Server == "" {
 		return fmt.Errorf("the kernel's command line has no %s; this agent was not started by carte: %w", lab.ArgServer, lab.ErrInvalid)
 	}
-	n := &network{first: lab.MAC(strings.ToLower(argument(p.cmdline, lab.ArgMAC))), voice: &voice{console: p.console, log: discard}}
+	v := &voice{console: p.console, log: discard}
+	n := &network{first: lab.MAC(strings.ToLower(argument(p.cmdline, lab.ArgMAC))), say: v.say}
+	p.net = n
 	if err := n.up(ctx); err != nil {
 		return err
 	}
@@ -109,8 +112,8 @@ func (p *pid1) live(ctx context.Context) error {
 	}}.Run(ctx)
 }
 
-// unstarted is why a second stage could not start its system. The server may know, from the console; it cannot be told.
-type unstarted struct{ error }
+// secondEnded is why a second stage could not start its system. The server has been told, where it could be reached.
+type secondEnded struct{ error }
 
 // mounts puts the kernel's file systems where they belong. A folder that has one already is fine.
 func mounts() error {
@@ -175,7 +178,7 @@ func terminals() ([]io.ReadWriteCloser, error) {
 // show prints why the agent's life is over, so that it is still there when somebody comes.
 func (p *pid1) show(err error) {
 	next := "Nothing more happens here. Switch the machine off and on to try again."
-	if errors.As(err, new(*unstarted)) {
+	if errors.As(err, new(*secondEnded)) {
 		next = fmt.Sprintf("The machine restarts in %v and asks its server.", again)
 	} else if end := (*Ended)(nil); errors.As(err, &end) && end.Again {
 		next = fmt.Sprintf("The server knows. The machine restarts in %v and asks for its next attempt.", again)

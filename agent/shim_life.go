@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -50,17 +52,58 @@ func besideSystem(console io.Writer) error {
 		return err
 	}
 	return group{b.Run, func(ctx context.Context) error {
-		err := shim.Run(ctx, task, shim.Options{
+		if !serves(task.Orders) {
+			return keepAlone(ctx, b, task, console)
+		}
+		o := shim.Options{
 			Enter: b.Enter, Up: b.Up, Down: b.down, Leave: b.Leave,
 			Changes: uppers.changes,
 			Reboot:  func() error { return restartNow(ctx) },
 			Console: console,
-		})
+		}
+		if task.Lease != nil {
+			o.Beside = func(ctx context.Context, say func(string, ...any)) error { return keepLease(ctx, task.Lease, say) }
+		}
+		err := shim.Run(ctx, task, o)
+		if errors.Is(err, lab.ErrDenied) && task.Lease != nil { // the server has no more to do with this system, which still has its address
+			fmt.Fprintf(console, "carte: the shim ends, and keeps the address: %v\n", err)
+			return keepAlone(ctx, b, task, console)
+		}
 		if err == nil {
 			err = errDone
 		}
 		return err
 	}}.Run(context.Background())
+}
+
+// keepLease keeps the address that carte got for the user's system, for as long as that leaves it to carte.
+func keepLease(ctx context.Context, text json.RawMessage, say func(string, ...any)) error {
+	n, err := takeOver(text, say)
+	if err == nil {
+		err = n.keep(ctx)
+	}
+	if errors.Is(err, errTaken) { // it has said so
+		err = nil
+	}
+	return err
+}
+
+// keepAlone does nothing else beside a system.
+func keepAlone(ctx context.Context, b *beside, task shimTask, console io.Writer) error {
+	return group{
+		func(ctx context.Context) error {
+			select {
+			case <-b.down:
+				b.Leave()
+			case <-ctx.Done():
+			}
+			return errDone
+		},
+		func(ctx context.Context) error {
+			err := keepLease(ctx, task.Lease, func(format string, args ...any) { fmt.Fprintf(console, "carte: "+format+"\n", args...) })
+			return cmp.Or(err, errDone)
+		},
+	}.Run(ctx)
 }
 
 // inheritTask reads what spawnShim has left.

@@ -41,6 +41,21 @@ func (p *pid1) second(ctx context.Context) error {
 		task.Key, task.Token = string(key), ""
 	}
 	v := &voice{console: p.console, log: discard}
+	p.net = &network{first: lab.MAC(or(strings.ToLower(argument(p.cmdline, lab.ArgMAC)), string(s.MAC))), say: v.say}
+	err = p.compose(ctx, s, &task, v)
+	if err == nil {
+		task.Lease = p.net.handOver()
+		err = p.tree.become(task.shimTask)
+	}
+	err = fmt.Errorf("the system could not be put together: %w", err)
+	if e := p.confess(ctx, &task, v, err); e != nil {
+		v.say("its server was not told: %v", e)
+	}
+	return err
+}
+
+// compose puts the tree of a second stage together.
+func (p *pid1) compose(ctx context.Context, s stage, task *running, v *voice) error {
 	v.say("this is %s; boot %d: %s, under Linux %s", s.Orders.Machine, s.Orders.Boot, s.Orders.Stack, release())
 	for _, name := range s.Modules {
 		if err := loadModule(filepath.Join(initrd.Modules, name)); err != nil {
@@ -51,7 +66,9 @@ func (p *pid1) second(ctx context.Context) error {
 		return err
 	}
 	if !s.Orders.Compose.Gives(lab.Network) || anyLazy(s.Orders) { // what is not here yet comes over it
-		p.bringUp(ctx, &network{first: lab.MAC(or(strings.ToLower(argument(p.cmdline, lab.ArgMAC)), string(s.MAC))), voice: v})
+		if err := p.bringUp(ctx); err != nil {
+			v.say("the system starts without a network: %v", err)
+		}
 		if err := task.claim(ctx, v); err != nil {
 			return err
 		}
@@ -60,11 +77,40 @@ func (p *pid1) second(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tree, err := h.compose(ctx, s.Orders)
+	p.tree, err = h.compose(ctx, s.Orders)
+	return err
+}
+
+// confess tells the server why its system did not start, for which the network may have to come up first.
+func (p *pid1) confess(ctx context.Context, task *running, v *voice, why error) error {
+	if errors.Is(why, lab.ErrDenied) {
+		return nil // it has said so itself
+	}
+	if p.net.lease.Load() == nil {
+		if err := p.bringUp(ctx); err != nil {
+			return err
+		}
+	}
+	if err := task.claim(ctx, v); err != nil || task.Key == "" { // the server does not answer, which is said
+		return err
+	}
+	return unstarted(ctx, task.shimTask, v, why)
+}
+
+// unstarted tells the server, by the right of a shim that there will not be, why its boot's system did not start: of a machine whose
+// console carte does not read, nobody else would tell.
+func unstarted(ctx context.Context, task shimTask, v *voice, why error) error {
+	ctx, cancel := context.WithTimeout(ctx, networkWait)
+	defer cancel()
+	c, err := newClient(Options{Server: task.Server, Pin: task.Pin, Interval: time.Second}, v)
 	if err != nil {
 		return err
 	}
-	return tree.become(task.shimTask)
+	defer c.http.CloseIdleConnections()
+	c.key = task.Key
+	lines, _ := v.unsaid()
+	_, err = c.report(ctx, lab.Report{Boot: task.Orders.Boot, Shim: true, Error: plainly(why), Lines: lines})
+	return err
 }
 
 // running is a shim's task before there is a shim.
@@ -97,13 +143,11 @@ func (r *running) claim(ctx context.Context, v *voice) error {
 	return nil
 }
 
-// bringUp gives the user's system the network that it does not bring up itself. It goes on without.
-func (p *pid1) bringUp(ctx context.Context, n *network) {
+// bringUp waits for the network, but not for ever.
+func (p *pid1) bringUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, networkWait, fmt.Errorf("there was none in %v", networkWait))
 	defer cancel()
-	if err := n.up(ctx); err != nil {
-		n.say("the system starts without a network: %v", err)
-	}
+	return p.net.up(ctx)
 }
 
 // release is the kernel's own name for itself.

@@ -106,6 +106,9 @@ func (d *draft) hear(machine int64, s Saying) error {
 	if b.State == Handover {
 		b.climb(RungRun, d.at)
 		b = d.move(b, Running, "")
+		if s.Word != "fail" { // which the agent says too
+			d.replaced(d.Machines[machine], b)
+		}
 		if b.Plan.Until == RungRun && s.Word != "fail" {
 			b = d.move(b, Done, "")
 		}

@@ -54,15 +54,17 @@ func (d *draft) shimReport(m Machine, r Report) (Reply, error) {
 		d.whole(m, b)
 		return Reply{}, nil
 	}
+	if b.State == Handover && r.Error != "" { // in its name: the system was not started
+		b.climb(RungHandover, d.at)
+		d.replaced(m, b)
+		d.move(b, Failed, Clean(r.Error))
+		return Reply{}, nil
+	}
 	if b.State == Handover {
 		b.climb(RungHandover, d.at)
 		b.climb(RungRun, d.at)
 		b = d.move(b, Running, "")
-		if b.Plan.Start == StartKexec && m.Kexec.Proven.IsZero() {
-			m.Kexec = KexecRecord{Proven: d.at}
-			d.put(m)
-			d.fact(m.ID, b.ID, "%s can replace its kernel (kexec)", m.Label())
-		}
+		d.replaced(m, b)
 		if b.Plan.Until == RungRun {
 			b = d.move(b, Done, "")
 		}
@@ -96,6 +98,15 @@ func (d *draft) shimReport(m Machine, r Report) (Reply, error) {
 		return Reply{Revoke: b.Revoke}, nil
 	}
 	return Reply{}, nil
+}
+
+// replaced notes, when something of a boot's own kernel was heard, that its machine can replace its kernel.
+func (d *draft) replaced(m Machine, b Boot) {
+	if b.Plan.Start == StartKexec && m.Kexec.Proven.IsZero() {
+		m.Kexec = KexecRecord{Proven: d.at}
+		d.put(m)
+		d.fact(m.ID, b.ID, "%s can replace its kernel (kexec)", m.Label())
+	}
 }
 
 // whole notes that what a boot's lazy layers lacked is on the disk, and was read back. Who says so says nothing of the

@@ -139,3 +139,42 @@ func TestKexecIsRemembered(t *testing.T) {
 		t.Errorf("the next plan starts by %s, %v", p.Start, err)
 	}
 }
+
+// An agent says that the kernel refuses: the boot goes on, by the server, and knows why.
+func TestKexecRefused(t *testing.T) {
+	for start, want := range map[Start]Start{"": StartNetboot, StartKexec: StartKexec} {
+		b := furnished(t)
+		b.must(PutStack{Stack: Stack{Name: "k", Layers: named("root", "hpt"), Start: start}})
+		id := b.queue("vm", "k")
+		b.take(id, Working, 1)
+		b.report(1, Report{Boot: id, Rung: RungWrite, Writing: true})
+		b.report(1, Report{Boot: id, Rung: RungVerify, NoKexec: "not permitted"})
+		b.in(id, Working)
+		if x, m := b.boot(id), b.machine("vm"); x.NoKexec != "not permitted" || m.Kexec.Failed != "not permitted" || x.Plan.Start != want {
+			t.Errorf("start %q: it starts by %s, for %q; of its machine is known %+v", start, x.Plan.Start, x.NoKexec, m.Kexec)
+		}
+		if start == "" {
+			b.report(1, Report{Boot: id, Rung: RungHandover, Proven: true})
+			if s := b.script(vmMAC); s.Do != ScriptSystem || b.boot(id).Strikes > 0 {
+				t.Errorf("then it gets %+v", s)
+			}
+		}
+	}
+}
+
+// A second stage that cannot put its system together says so in its shim's name: no system ran, and a kernel was replaced.
+func TestSecondStageFails(t *testing.T) {
+	b := furnished(t)
+	b.must(PutStack{Stack: Stack{Name: "k", Layers: named("root", "hpt")}})
+	id := b.queue("vm", "k")
+	b.take(id, Working, 1)
+	b.report(1, Report{Boot: id, Rung: RungWrite, Writing: true})
+	b.report(1, Report{Boot: id, Rung: RungHandover, Proven: true})
+	for range 2 { // the answer was lost
+		b.report(1, Report{Boot: id, Shim: true, Error: "no overlay", Lines: []string{"::carte done"}})
+		b.in(id, Failed, "no overlay")
+	}
+	if x := b.boot(id); x.Rung() != RungHandover || b.machine("vm").Kexec.Proven.IsZero() {
+		t.Errorf("it is on %s, kexec is %+v", x.Rung(), b.machine("vm").Kexec)
+	}
+}

@@ -40,6 +40,9 @@ type Options struct {
 	Down  <-chan struct{}
 	Leave func()
 
+	// Beside, when set, goes on as long as the shim does, and says things as the shim. Its error is said and ends nothing.
+	Beside func(ctx context.Context, say func(format string, args ...any)) error
+
 	Changes func(Back) Entries // what differs from an image, as an OCI layer has it; nil: that is not offered here
 	Reboot  func() error       // restarts the machine at once; nil: that is not offered here
 
@@ -140,7 +143,7 @@ func (s *life) both(ctx context.Context) error {
 	defer end(nil)
 	s.over, s.end = over, end
 	var all sync.WaitGroup
-	for _, f := range []func(context.Context) error{s.pulse, s.work, s.watch} {
+	for _, f := range []func(context.Context) error{s.pulse, s.work, s.watch, s.beside} {
 		all.Go(func() {
 			if err := f(ctx); err != nil {
 				cancel(err)
@@ -160,6 +163,17 @@ func (s *life) watch(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// beside lives with Beside, where there is such.
+func (s *life) beside(ctx context.Context) error {
+	if s.Beside == nil {
+		return nil
+	}
+	if err := s.Beside(ctx, s.tell); err != nil && ctx.Err() == nil {
+		s.tell("%s", lab.Words(err))
+	}
+	return nil
 }
 
 // work is all that the shim does for its system, in order.

@@ -22,6 +22,9 @@ type Task struct {
 
 	// Lazy is handed on to whoever loads layers while the system runs already.
 	Lazy json.RawMessage `json:"lazy,omitempty"`
+
+	// Lease is handed on to whoever keeps the address that carte got for the user's system; empty: carte got none.
+	Lease json.RawMessage `json:"lease,omitempty"`
 }
 
 // A Back is an image whose changes may go back to the server: those that lie in Upper, which is the upper layer of an
