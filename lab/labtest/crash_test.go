@@ -37,7 +37,8 @@ func TestServerKilledAtEveryRung(t *testing.T) {
 		{"manifest", lab.RungProbe, lab.Working},
 		{"hash", lab.RungHash, lab.Working},
 		{"fetch", lab.RungFetch, lab.Working},
-		{"head", lab.RungProbe, lab.Working}, // the first chunks that are asked for, to fit the partition table
+		{"head", lab.RungProbe, lab.Working},   // the first chunks that are asked for, to fit the partition table
+		{"chunks", lab.RungWrite, lab.Working}, // all others: the head is being written, and nothing else has come
 		{"write", lab.RungWrite, lab.Working},
 		{"verify", lab.RungVerify, lab.Working},
 		{"proven", lab.RungVerify, lab.Working},

@@ -16,12 +16,13 @@ import (
 )
 
 // A halt is the wire of a simulated machine, which stands still at one step of its boot: the server has answered the
-// request that makes the step, and the machine does not have the answer yet.
+// request that makes the step, and the machine does not have the answer yet. Chunks are asked for by several at once, none of
+// whom has an answer then.
 type halt struct {
 	at   string // as stepOf calls it
 	lose bool   // the answer is lost when the machine goes on; else it arrives
 
-	chunked atomic.Bool // chunks were asked for
+	fetches atomic.Bool // it has said that it begins to fetch
 	armed   atomic.Bool
 	reached chan struct{}
 	goOn    chan struct{}
@@ -47,7 +48,7 @@ func (h *halt) wait(t *testing.T) {
 	}
 }
 
-func (h *halt) on() { h.goOn <- struct{}{} }
+func (h *halt) on() { close(h.goOn) }
 
 func (h *halt) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := h.wire.RoundTrip(r)
@@ -55,22 +56,28 @@ func (h *halt) RoundTrip(r *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	step := stepOf(r, resp)
-	if step == "chunks" && h.chunked.CompareAndSwap(false, true) {
+	switch {
+	case step == string(lab.RungFetch):
+		h.fetches.Store(true)
+	case step == "chunks" && !h.fetches.Load():
 		step = "head" // of the image, which is read to fit the partition table
 	}
-	if step != h.at || !h.armed.CompareAndSwap(true, false) {
+	first := step == h.at && h.armed.CompareAndSwap(true, false)
+	if !first && (step != h.at || step != "chunks") {
 		return resp, err
 	}
 	if !h.lose {
 		err = keep(resp)
 	}
-	h.reached <- struct{}{}
+	if first {
+		close(h.reached)
+	}
 	select {
 	case <-h.goOn:
 	case <-r.Context().Done():
 		return nil, errors.Join(r.Context().Err(), resp.Body.Close())
 	}
-	if h.lose {
+	if h.lose && first {
 		return nil, errors.Join(errors.New("the wire was cut before the answer came"), resp.Body.Close())
 	}
 	return resp, err

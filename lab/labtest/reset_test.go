@@ -18,7 +18,7 @@ var agentSteps = []struct {
 	{"probe", lab.RungProbe},
 	{"hash", lab.RungHash},
 	{"fetch", lab.RungFetch},
-	{"chunks", lab.RungFetch},
+	{"chunks", lab.RungWrite},
 	{"write", lab.RungWrite},
 	{"verify", lab.RungVerify},
 	{"proven", lab.RungVerify},
