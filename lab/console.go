@@ -62,7 +62,7 @@ func (l *Lab) Console(ctx context.Context, machine int64, lines []string) error 
 	hears := now.listens(machine)
 	for _, line := range lines {
 		l.Log(Line{Machine: machine, Source: "serial", Text: line})
-		hears = hears || strings.Contains(line, "::carte ") || strings.HasSuffix(strings.TrimSpace(line), "login:") || deadEnd(line) != ""
+		hears = hears || strings.Contains(line, "::carte ") || strings.HasSuffix(strings.TrimSpace(line), "login:") || deadEnd(line) != "" || lastWord(line) != ""
 	}
 	if !hears {
 		return nil
@@ -71,6 +71,9 @@ func (l *Lab) Console(ctx context.Context, machine int64, lines []string) error 
 	_, err = l.do(ctx, func(d *draft) error {
 		for _, line := range lines {
 			line = Clean(line)
+			if words := lastWord(line); words != "" {
+				d.tells(machine, words)
+			}
 			d.firstWord(machine, line)
 			s, ok, err := ParseSaying(line)
 			if !ok && strings.HasSuffix(strings.TrimSpace(line), "login:") {

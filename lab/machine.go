@@ -243,6 +243,7 @@ type Live struct {
 	Started  bool      `json:"-"`               // and iPXE said that it starts it
 	Progress Progress  `json:"progress"`
 	Moved    Moved     `json:"moved"` // so far, by the boot it works on
+	Said     Said      `json:"said,omitzero"`
 }
 
 // Progress is how far the agent is on the rung it is on.

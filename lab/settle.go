@@ -95,10 +95,14 @@ func (d *draft) overdue(b Boot) {
 		if b.State == Handover { // an agent that had nothing to write skips rungs
 			i = max(i, RungHandover.index())
 		}
-		if step := Ladder[i]; b.State == Handover && b.Plan.Start == StartKexec && stood > step.Limit {
+		step := Ladder[i]
+		if said := live.Said.of(b); said != "" {
+			step.Cause = saidWords(said)
+		}
+		if b.State == Handover && b.Plan.Start == StartKexec && stood > step.Limit {
 			b = d.kexecFailed(m, b, fmt.Sprintf("its system showed no sign of life within %s", step.Limit))
 		}
-		if step := Ladder[i]; step.Limit > 0 && stood > step.Limit && !(i == 0 && m.Power.Driver == "manual") {
+		if step.Limit > 0 && stood > step.Limit && !(i == 0 && m.Power.Driver == "manual") {
 			d.strike(b, fmt.Sprintf("it did not reach the rung %s within %s: %s", step.Rung, step.Limit, step.Cause))
 		}
 	}

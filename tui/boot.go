@@ -108,7 +108,7 @@ func (m *model) bootHead(g *cell.Grid, r rect, mc lab.Machine, b lab.Boot, u usu
 	}
 	y := r.y + 1 // a blank line first
 	steps := strip(b, m.asOf())
-	step, late := slow(b, mc, u, m.asOf())
+	step, late := b.Late(mc, m.x.snap.Live[mc.ID], u.slowest, m.asOf())
 	lines := m.drawStrip(g, rect{r.x, y, r.w, r.h - 1}, steps, b, u, late)
 	y += lines
 	text := func(style cell.Style, x int, s string) {

@@ -93,6 +93,12 @@ func (x *index) boots(k pair, most int) (boots []lab.Boot) {
 	return boots
 }
 
+// alertOf says what a machine needs a person for, by the lab's rule.
+func (x *index) alertOf(m lab.Machine, now time.Time) (lab.Alert, bool) {
+	b := x.last[m.ID]
+	return x.snap.AlertOf(m, b, len(x.queue[m.ID]) > 0, x.usualOf(m.ID, b.Plan.Stack).slowest, now)
+}
+
 // left guesses when everything that waits and runs will be over. ok is false where there is too little past to say.
 func (x *index) left(now time.Time) (longest time.Duration, ok bool) {
 	ok = true

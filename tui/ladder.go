@@ -80,36 +80,6 @@ func upcoming(b lab.Boot) lab.Rung {
 	return lab.Ladder[i+1].Rung
 }
 
-// awaited is the rung whose cause and fix help when the boot goes no further: the next one that leaves a trace on this
-// machine's way of booting. ok is false while nothing outside the agent is waited for.
-func awaited(b lab.Boot, m lab.Machine) (lab.Step, bool) {
-	switch b.State {
-	case lab.Handover:
-		return lab.StepOf(lab.RungRun)
-	case lab.Starting:
-		for _, step := range lab.Ladder {
-			unseen := step.Rung == lab.RungTFTP || step.Rung == lab.RungDHCP && m.Virtual != nil
-			if !b.Rung().Reached(step.Rung) && !unseen {
-				return step, true
-			}
-		}
-	}
-	return lab.Step{}, false
-}
-
-// slow says that the boot waits for a rung for longer than its own past explains.
-func slow(b lab.Boot, m lab.Machine, u usual, now time.Time) (lab.Step, bool) {
-	step, ok := awaited(b, m)
-	if !ok || step.Limit == 0 {
-		return step, false
-	}
-	limit := step.Limit / 4
-	if past, known := u.slowest[step.Rung]; known {
-		limit = min(limit, past+past/2+5*time.Second)
-	}
-	return step, now.Sub(lastAt(b)) > limit
-}
-
 // usual is what the past boots of one stack on one machine took: the medians of at most the last twenty that went well.
 type usual struct {
 	n       int
@@ -121,8 +91,8 @@ type usual struct {
 
 // usualBoots and fewBoots are how many boots the usual time is taken from, and how many it needs.
 const (
-	usualBoots = 20
-	fewBoots   = 3
+	usualBoots = lab.UsualBoots
+	fewBoots   = lab.FewBoots
 )
 
 // usualOf takes the medians of boots that went well, oldest first.

@@ -73,7 +73,7 @@ func (m *model) rows() []machineRow {
 	}
 	if m.sorted.x != m.x || !m.sorted.at.Equal(m.asOf()) {
 		m.sorted.x, m.sorted.at, m.sorted.rows = m.x, m.asOf(), machineRows(m.x, m.asOf())
-		m.sorted.alerts = alerts(m.x, m.sorted.rows)
+		m.sorted.alerts = alerts(m.x, m.sorted.rows, m.asOf())
 	}
 	return m.sorted.rows
 }

@@ -45,10 +45,6 @@ var short = [conditions]struct {
 	ignored: {"ignored", cell.Absent},
 }
 
-// silence is how long an agent, which reports every second, may say nothing before its machine counts as lost. The lab
-// gives the attempt up later.
-const silence = 10 * time.Second
-
 // A status is a machine in words.
 type status struct {
 	cond condition
@@ -109,10 +105,10 @@ func busyWith(x *index, m lab.Machine, b lab.Boot, live lab.Live, now time.Time)
 	if st.done < 0 || st.cond == booting {
 		onItsWay(&st, b, u, now)
 	}
-	if quiet := now.Sub(later(live.Seen, b.Since)); b.State == lab.Working && quiet > silence {
+	if a, _ := x.alertOf(m, now); a.Sort == lab.AlertLost {
 		st.cond, st.mark, st.word, st.left, st.rate = lost, cell.Warn, "LOST", -1, 0
-	} else if step, late := slow(b, m, u, now); late {
-		st.cond, st.mark, st.word, st.step, st.left = stuck, cell.Warn, "stuck", step, -1
+	} else if a.Sort == lab.AlertStuck {
+		st.cond, st.mark, st.word, st.step, st.left = stuck, cell.Warn, "stuck", a.Step, -1
 	}
 	if b.Revoke != "" {
 		st.word = "stopping"
@@ -233,13 +229,6 @@ func atRest(x *index, m lab.Machine, live lab.Live) status {
 		st.now = what + " " + string(b.State)
 	}
 	return st
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // A row of the machines list.

@@ -129,14 +129,14 @@ func TestUsual(t *testing.T) {
 func TestSlowNamesCauseAndFix(t *testing.T) {
 	b := lab.Boot{State: lab.Starting, Attempt: 1, Since: before(20 * time.Second), Climbs: climbsFor(before(20*time.Second), 1, lab.RungPower, 0.0)}
 	metal, vm := lab.Machine{}, lab.Machine{Virtual: &lab.Virtual{}}
-	if _, late := slow(b, metal, usual{}, noon); late {
+	if _, late := b.Late(metal, lab.Live{}, nil, noon); late {
 		t.Error("20 s without DHCP are nothing for a server's firmware")
 	}
-	known := usual{n: 5, slowest: map[lab.Rung]time.Duration{lab.RungDHCP: 4 * time.Second}}
-	if step, late := slow(b, metal, known, noon); !late || step.Rung != lab.RungDHCP || step.Cause == "" || step.Fix == "" {
+	known := map[lab.Rung]time.Duration{lab.RungDHCP: 4 * time.Second}
+	if step, late := b.Late(metal, lab.Live{}, known, noon); !late || step.Rung != lab.RungDHCP || step.Cause == "" || step.Fix == "" {
 		t.Errorf("a machine that usually takes 4 s is not late after 20: %+v", step)
 	}
-	if step, _ := slow(b, vm, usual{}, noon); step.Rung != lab.RungScript {
+	if step, _ := b.Late(vm, lab.Live{}, nil, noon); step.Rung != lab.RungScript {
 		t.Errorf("a virtual machine leaves no trace of DHCP, it is waited for %s", step.Rung)
 	}
 }

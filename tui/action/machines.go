@@ -9,6 +9,14 @@ import (
 	"carte/lab"
 )
 
+// nextPower is the order that changes something: a machine that is on is not switched on.
+func nextPower(t Target) string {
+	if t.Snapshot.Live[t.Machine.ID].Power == "on" {
+		return "cycle"
+	}
+	return "on"
+}
+
 // machines are the actions on a machine.
 var machines = []Action{
 	{
@@ -62,7 +70,9 @@ var machines = []Action{
 		Ask:     func(t Target) string { return "power of " + machine(t) },
 		Choices: func(Target) []string { return []string{"on", "off", "cycle"} },
 		Enabled: adopted,
-		Command: func(t Target) string { return command("carte", "machine", "power", machine(t), or(t.Text, "on")) },
+		Command: func(t Target) string {
+			return command("carte", "machine", "power", machine(t), or(t.Text, nextPower(t)))
+		},
 		Verb: func(t Target) (lab.Verb, error) {
 			return lab.PowerMachine{Machine: machine(t), Want: t.Text}, nil
 		},

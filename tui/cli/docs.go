@@ -68,7 +68,7 @@ func machineOf(s lab.Snapshot, m lab.Machine) machineDoc {
 	d := machineDoc{
 		ID: m.ID, Name: m.Name, Standing: m.Standing, State: stateOf(s, m), MACs: m.MACs, IP: live.IP, UUID: m.UUID,
 		Virtual: m.Virtual, Driver: m.Power.Driver, Exec: m.Power.Exec, Power: live.Power, Order: live.Order, Warm: m.Warm, Tail: m.Tail, Tails: tailsOf(s, m),
-		Note: m.Note, Trouble: troubleOf(s, m), Parked: m.Parked, Waiting: len(s.QueueOf(m.ID)), Asked: live.Asked,
+		Note: m.Note, Trouble: s.Trouble(m), Parked: m.Parked, Waiting: len(s.QueueOf(m.ID)), Asked: live.Asked,
 		Seen: stamp(live.Seen), Since: stamp(m.Since), Inventory: m.Inventory, Arms: m.Arms, Holds: m.Holds,
 	}
 	if b, ok := bootOf(s, m.ID); ok {
@@ -81,15 +81,6 @@ func machineOf(s lab.Snapshot, m lab.Machine) machineDoc {
 		d.Kexec = &kexecDoc{stamp(m.Kexec.Proven), m.Kexec.Failed}
 	}
 	return d
-}
-
-// troubleOf is what is wrong with a machine. What a person was asked to do is none, unless a boot waits for it.
-func troubleOf(s lab.Snapshot, m lab.Machine) string {
-	b, busy := s.Active(m.ID)
-	if m.Power.Driver == "manual" && !(busy && b.State == lab.Starting) {
-		return ""
-	}
-	return s.Live[m.ID].Note
 }
 
 // bootOf is the machine's active boot, else its newest.
@@ -204,8 +195,9 @@ func bootDocOf(s lab.Snapshot, b lab.Boot, now time.Time) bootDoc {
 	if b.Disk.Named() {
 		d.Disk = &b.Disk
 	}
-	if b.State == lab.Failed {
-		d.Cause, d.Fix = causeOf(b)
+	d.Cause, d.Fix = b.Cause(s.Machines[b.Machine])
+	if a, ok := s.AlertOfBoot(b, now); ok {
+		d.Cause, d.Fix = a.Why, a.Fix
 	}
 	if p := s.Live[b.Machine].Progress; !b.State.Final() && p.Rung != "" {
 		d.Progress = &p
@@ -252,18 +244,6 @@ func metricsOf(b lab.Boot) map[string]metricDoc {
 		all[name] = metricDoc{m.Value, m.Unit, stamp(m.At)}
 	}
 	return all
-}
-
-// causeOf says what usually keeps a boot from the rung after its last one, and what to do about it.
-func causeOf(b lab.Boot) (cause, fix string) {
-	next := 0
-	if n := len(b.Climbs); n > 0 {
-		next = slices.IndexFunc(lab.Ladder, func(s lab.Step) bool { return s.Rung == b.Climbs[n-1].Rung }) + 1
-	}
-	if next >= len(lab.Ladder) {
-		return "", ""
-	}
-	return lab.Ladder[next].Cause, lab.Ladder[next].Fix
 }
 
 func machineName(s lab.Snapshot, id int64) string {

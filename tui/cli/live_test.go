@@ -166,11 +166,26 @@ func TestBootFails(t *testing.T) {
 		t.Errorf("exit %d\n%s\n%s", code, out, errs)
 	}
 	_, errs, _ = b.run("wait", "boot", "2", "run")
-	if !strings.Contains(errs, "likely cause: the machine was not switched on") || !strings.Contains(errs, "what to do: ") {
+	if strings.Contains(errs, "likely cause") || !strings.Contains(errs, "what to do: ") || !strings.Contains(errs, "carte log vm-1") {
 		t.Errorf("for a person: %s", errs)
 	}
 	if out := b.ok("status"); !strings.Contains(out, "needs you\tvm-1: parked: ") {
 		t.Errorf("status:\n%s", out)
+	}
+}
+
+// What a machine said at its end on its console is said wherever one asks what needs a person.
+func TestWhatNeedsAPerson(t *testing.T) {
+	b := newBench(t)
+	b.furnish() // boot 2 is starting
+	b.serve()
+	if err := b.desk.Console(t.Context(), 1, []string{"carte: the agent has a bug: nil map"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"status", "status --json", "boot show 2", "boot show 2 --json"} {
+		if out := b.ok(args); !strings.Contains(out, "the agent has a bug: nil map") || !strings.Contains(out, "carte log vm-1") {
+			t.Errorf("%s:\n%s", args, out)
+		}
 	}
 }
 

@@ -282,7 +282,7 @@ func (c *call) machineRows(s lab.Snapshot, m lab.Machine) [][]string {
 	rows := [][]string{
 		{"name", m.Label()}, {"standing", string(m.Standing)}, {"state", stateOf(s, m)}, {"now", c.now(s, m)},
 		{"power", strings.TrimSpace(m.Power.Driver + " " + strings.Join(m.Power.Exec, " ") + " " + live.Power)},
-		{"seen", c.ago(live.Seen)}, {"address", live.IP}, {"trouble", troubleOf(s, m)}, {"parked", m.Parked}, {"note", m.Note},
+		{"seen", c.ago(live.Seen)}, {"address", live.IP}, {"trouble", s.Trouble(m)}, {"parked", m.Parked}, {"note", m.Note},
 	}
 	for _, mac := range m.MACs {
 		rows = append(rows, []string{"card", string(mac)})

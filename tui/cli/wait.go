@@ -154,9 +154,7 @@ func (c *call) waitBoot(ctx context.Context, d lab.Desk, id int64, goal string, 
 			return b, s, nil
 		case b.State.Final():
 			e := &ended{b: b}
-			if b.State == lab.Failed {
-				e.cause, e.fix = causeOf(b)
-			}
+			e.cause, e.fix = b.Cause(s.Machines[b.Machine])
 			return b, s, e
 		}
 	}

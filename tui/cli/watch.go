@@ -184,14 +184,7 @@ type statusDoc struct {
 	Images   int             `json:"images"`
 	Stacks   int             `json:"stacks"`
 	Results  outsDoc         `json:"results"` // that boots left, and that are here
-	Needs    []needDoc       `json:"needs"`
-}
-
-// needDoc is something that waits for a person.
-type needDoc struct {
-	What string `json:"what"`
-	Why  string `json:"why"`
-	Fix  string `json:"fix,omitempty"`
+	Needs    []lab.Alert     `json:"needs"`
 }
 
 func (c *call) status(ctx context.Context, d desk) error {
@@ -199,13 +192,13 @@ func (c *call) status(ctx context.Context, d desk) error {
 	if err != nil {
 		return err
 	}
-	doc := statusDoc{Running: d.running, Services: []lab.Service{}, Machines: map[string]int{}, Boots: []bootDoc{}, Waiting: len(s.QueueOf(0)), Images: len(s.Images), Stacks: len(s.Stacks), Needs: needsOf(s)}
+	doc := statusDoc{Running: d.running, Services: []lab.Service{}, Machines: map[string]int{}, Boots: []bootDoc{}, Waiting: len(s.QueueOf(0)), Images: len(s.Images), Stacks: len(s.Stacks), Needs: append([]lab.Alert{}, s.Alerts(c.term.Now())...)}
 	if doc.State, err = c.stateDir(); err != nil {
 		return err
 	}
 	for _, f := range settingsFinding(doc.State) {
 		if !f.OK {
-			doc.Needs = append(doc.Needs, needDoc{f.What, f.Why, f.Fix})
+			doc.Needs = append(doc.Needs, lab.Alert{Sort: lab.AlertSettings, Who: f.What, Why: f.Why, Fix: f.Fix})
 		}
 	}
 	lives := "no lab runs; carte serve starts one"
@@ -244,7 +237,7 @@ func (c *call) status(ctx context.Context, d desk) error {
 		rows = append(rows, []string{"results", doc.Results.String()})
 	}
 	for _, n := range doc.Needs {
-		rows = append(rows, []string{"needs you", n.What + ": " + n.Why + optional("; ", n.Fix)})
+		rows = append(rows, []string{"needs you", n.Who + ": " + n.Why + optional("; ", n.Fix)})
 	}
 	return c.show(list{doc: doc, rows: rows})
 }
@@ -254,32 +247,6 @@ func optional(before, s string) string {
 		return ""
 	}
 	return before + s
-}
-
-// needsOf lists what waits for a person.
-func needsOf(s lab.Snapshot) []needDoc {
-	all := []needDoc{}
-	for _, m := range s.SortedMachines() {
-		live := s.Live[m.ID]
-		switch {
-		case m.Standing == lab.Unknown:
-			all = append(all, needDoc{m.Label(), "an unknown machine asked for a boot, code " + m.Code(), "carte machine adopt " + m.Label() + " --name NAME"})
-		case m.Parked != "":
-			fix := "carte machine set " + m.Label() + " parked=no"
-			if b, ok := s.LastBootOf(m.ID); ok {
-				fix = fmt.Sprintf("carte boot retry %d", b.ID)
-			}
-			all = append(all, needDoc{m.Label(), "parked: " + m.Parked, fix})
-		case troubleOf(s, m) != "":
-			all = append(all, needDoc{m.Label(), live.Note, ""})
-		}
-	}
-	for _, name := range sortedKeys(s.Services) {
-		if x := s.Services[name]; !x.OK {
-			all = append(all, needDoc{x.Name, x.State + optional(", ", x.Note), "carte doctor"})
-		}
-	}
-	return all
 }
 
 func (c *call) doctor(ctx context.Context, d desk) error {
