@@ -274,13 +274,7 @@ func TestContractOfADisk(t *testing.T) {
 	b.serve()
 	boots := 0
 	wait := b.plays("contract-whole", func(m lab.Machine) {
-		o, key := b.claim(m.Name)
-		for _, r := range []lab.Report{{Rung: lab.RungHash}, {Rung: lab.RungWrite, Writing: true}, {Rung: lab.RungVerify, Proven: true}, {Rung: lab.RungHandover}} {
-			r.Boot, r.Moved = o.Boot, lab.Moved{Read: 1 << 20, Written: int64(1-boots) << 20}
-			if _, err := b.desk.Report(t.Context(), key, r); err != nil {
-				t.Error(err)
-			}
-		}
+		b.climb(m.Name, lab.Moved{Read: 1 << 20, Written: int64(1-boots) << 20})
 		if _, err := b.desk.Script(t.Context(), m.MACs[0], "10.0.2.15"); err != nil {
 			t.Error(err)
 		}
@@ -328,7 +322,7 @@ func TestContractOfADiskThatDoesNotStart(t *testing.T) {
 	b.ok("image import - --name whole --form disk")
 	b.serve()
 	wait := b.plays("contract-whole", func(m lab.Machine) {
-		o, key := b.claim(m.Name)
+		_, o, key := b.claim(m.Name)
 		for _, r := range []lab.Report{{Rung: lab.RungWrite, Writing: true}, {Rung: lab.RungVerify, Proven: true}, {Rung: lab.RungHandover}} {
 			r.Boot = o.Boot
 			if _, err := b.desk.Report(t.Context(), key, r); err != nil {
@@ -351,7 +345,7 @@ func TestContractOfADiskThatDoesNotStart(t *testing.T) {
 		t.Errorf("image ls: %q", out)
 	}
 	wait = b.plays("contract-whole", func(m lab.Machine) {
-		o, key := b.claim(m.Name)
+		_, o, key := b.claim(m.Name)
 		if _, err := b.desk.Report(t.Context(), key, lab.Report{Boot: o.Boot, Error: "the disk is gone", Fatal: true}); err != nil {
 			t.Error(err)
 		}
