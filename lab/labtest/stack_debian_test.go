@@ -123,8 +123,8 @@ func load(t *testing.T, d lab.Desk, from any, i lab.Import) lab.Imported {
 
 // A real Debian runs under two kernels of its own with what a user, a project and a loan add to it: by kexec and by netboot.
 // What it writes never reaches the base; what its project leaves comes home; what the user changed becomes a version, and
-// what nobody changed costs nothing; the loan ends at its date. What the user
-// brought is a lazy layer, and its systemd runs while that arrives.
+// what nobody changed costs nothing; the loan ends at its date. What the user brought
+// is a lazy layer: systemd runs while it arrives.
 func TestDebianStack(t *testing.T) {
 	t.Parallel()
 	labtest.QEMU(t)
