@@ -87,6 +87,7 @@ func TestJudge(t *testing.T) {
 		"mostly there":        {probe{unknown: n, used: n, looked: 32 * c, equal: 31 * c, read: 1e8, lay: 1e8}, lab.Differential, "97 % of what was sampled"},
 		"small":               {probe{unknown: 40 * c, used: 40 * c, looked: 32 * c, read: 1e8}, lab.Full, "too little to measure writing"},
 		"read because it has": {probe{unknown: n, used: n, looked: n, all: true, read: 1e8, lay: 1e9}, lab.Differential, "0 % of it is there already; "},
+		"all there, it seems": {probe{unknown: n, used: n, looked: 32 * c, equal: 32 * c, read: 1e8}, lab.Differential, "100 % of what was sampled is there already; reads 100 MB/s, nothing to lay was found in a sample of 8.4 MB; the rest, 254 MB, is not known yet"},
 		"all there":           {probe{unknown: n, used: n, looked: n, equal: n, all: true, read: 1e8}, lab.Differential, "nothing to lay was found"},
 	} {
 		b := tt.b

@@ -273,7 +273,7 @@ func (b *probe) judge(want lab.Strategy) (f lab.Forecast) {
 	case b.lay == 0 && changed > 0:
 		rates = fmt.Sprintf("reads %s/s, too little to measure writing", lab.Bytes(int64(read)))
 	case b.lay == 0:
-		rates = fmt.Sprintf("reads %s/s, nothing to lay was found", lab.Bytes(int64(read)))
+		rates = fmt.Sprintf("reads %s/s, nothing to lay was found in %s", lab.Bytes(int64(read)), b.scope())
 	}
 	sure := b.lay > 0 || share == 0 // how fast it lays is measured, or the same for either
 	switch {
@@ -307,6 +307,14 @@ func (b *probe) found(share float64) string {
 		return "all that was sampled is blank"
 	}
 	return fmt.Sprintf("%.0f %% of %s is there already", 100*share, what)
+}
+
+// scope is where was looked.
+func (b *probe) scope() string {
+	if b.all || b.looked >= b.used {
+		return "it"
+	}
+	return fmt.Sprintf("a sample of %s; the rest, %s, is not known yet", lab.Bytes(b.looked), lab.Bytes(b.used-b.looked))
 }
 
 func rate(n int64, d time.Duration) float64 { return float64(n) / max(d.Seconds(), 1e-6) }

@@ -201,6 +201,11 @@ func (w *work) climb(ctx context.Context) error {
 		if w.Prepare == nil {
 			return nil
 		}
+		if w.orders.Start.Prepared() {
+			if err := w.reach(ctx, 0, lab.Report{Rung: lab.RungPrepare}); err != nil {
+				return err
+			}
+		}
 		if undo, err = w.Prepare(ctx, w.ready()); err != nil {
 			return fmt.Errorf("prepare the start: %w", err)
 		}

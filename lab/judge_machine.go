@@ -181,27 +181,39 @@ func movesWords(p Plan, out JudgedMachine) string {
 	if out.Ready == 0 {
 		return text + "; how long it takes is not known yet"
 	}
-	return fmt.Sprintf("%s; ready after about %s (%s)", text, time.Duration(out.Ready*float64(time.Second)).Round(100*time.Millisecond), out.ReadyFrom)
+	return fmt.Sprintf("%s; ready after about %s (%s)", text, about(out.Ready), out.ReadyFrom)
 }
 
+// about is a time that nobody knows to the last digit.
+func about(seconds float64) time.Duration {
+	d := time.Duration(seconds * float64(time.Second))
+	if d >= 10*time.Second {
+		return d.Round(time.Second)
+	}
+	return d.Round(100 * time.Millisecond)
+}
+
+// rateFrom is how many bytes a boot must have written for its speed to be one: of fewer, the waiting is most of the time.
+const rateFrom = 16 << 20
+
 // ready says how long the machine will take until the stack's system runs, in seconds, and what that is taken from: the
-// median of the same stack's boots here that had as much to do; else the time that boots of anything take here, and what
-// is to be moved at the speed that they had. Nothing is known before the first.
+// median of the same stack's boots here that wrote about as much; else what boots take here without their writing, and
+// what is to be moved at the speed of those that wrote enough to have one. Nothing is known before the first, nor how long
+// much takes where only little was ever written.
 func ready(p Plan, past []Boot, moves int64) (seconds float64, from string) {
 	var same, other []float64 // seconds
 	var rates []float64       // bytes a second
 	for _, b := range past {
-		total, flash, ok := b.took()
+		total, writing, ok := b.took()
 		if !ok || b.Plan.Form != p.Form {
 			continue
 		}
-		wrote := b.Moved.Written > 0
-		if b.Plan.Stack == p.Stack && wrote == (moves > 0) {
+		if b.Plan.Stack == p.Stack && alike(b.Moved.Written, moves) {
 			same = append(same, total)
 		}
-		other = append(other, total-flash)
-		if wrote && flash > 0 {
-			rates = append(rates, float64(b.Moved.Written)/flash)
+		other = append(other, total-writing)
+		if b.Moved.Written >= rateFrom && writing > 0 {
+			rates = append(rates, float64(b.Moved.Written)/writing)
 		}
 	}
 	switch {
@@ -210,9 +222,21 @@ func ready(p Plan, past []Boot, moves int64) (seconds float64, from string) {
 	case len(other) > 0 && moves == 0:
 		return median(other), fmt.Sprintf("as %s here took, without what they wrote", boots(len(other)))
 	case len(other) > 0 && len(rates) > 0:
-		return median(other) + float64(moves)/median(rates), fmt.Sprintf("from the speed of %s here", boots(len(rates)))
+		rate := median(rates)
+		return median(other) + float64(moves)/rate, fmt.Sprintf("as %s here took, and the bytes at %s/s, which %s had", boots(len(other)), Bytes(int64(rate)), boots(len(rates)))
+	case len(other) > 0 && moves < rateFrom:
+		return median(other), fmt.Sprintf("as %s here took, and so little adds next to nothing", boots(len(other)))
 	}
 	return 0, ""
+}
+
+// alike says that a boot which wrote so many bytes tells how long one takes that has so many to move: both next to nothing,
+// or neither twice the other.
+func alike(wrote, moves int64) bool {
+	if moves == 0 || wrote == 0 {
+		return wrote == moves
+	}
+	return max(wrote, moves) < rateFrom || max(wrote, moves) <= 2*min(wrote, moves)
 }
 
 func boots(n int) string {
@@ -222,32 +246,36 @@ func boots(n int) string {
 	return fmt.Sprintf("%d boots", n)
 }
 
-// took is how long the boot's last attempt took until its system ran, and how much of that went into the disk, in seconds.
-func (b Boot) took() (total, flash float64, ok bool) {
-	var probe, proven, run time.Time
-	for _, c := range b.Climbs {
-		if c.Attempt != b.Attempt || c.Inferred {
-			continue
-		}
-		switch c.Rung {
-		case RungProbe:
-			probe = c.At
-		case RungHandover:
-			proven = c.At
-		case RungRun:
-			run = c.At
+// took is how long the boot's last attempt took until its system ran, and how much of that went into fetching, writing and
+// reading back, in seconds. Of a boot from before there was the rung prepare, reading back is not told from what followed it,
+// and is not counted.
+func (b Boot) took() (total, writing float64, ok bool) {
+	at := map[Rung]time.Time{}
+	for _, c := range b.Climbed() {
+		if !c.Inferred {
+			at[c.Rung] = c.At
 		}
 	}
+	run := at[RungRun]
 	if run.IsZero() && b.Plan.Until == RungHandover && b.State == Done {
-		run = proven
+		run = at[RungHandover]
 	}
 	if run.IsZero() || b.Begun.IsZero() {
 		return 0, 0, false
 	}
-	if !probe.IsZero() && !proven.IsZero() {
-		flash = proven.Sub(probe).Seconds()
+	first := func(all ...Rung) time.Time {
+		for _, r := range all {
+			if !at[r].IsZero() {
+				return at[r]
+			}
+		}
+		return time.Time{}
 	}
-	return run.Sub(b.Begun).Seconds(), flash, true
+	from, to := first(RungFetch, RungWrite), first(RungPrepare, RungVerify, RungHandover)
+	if !from.IsZero() && !to.IsZero() {
+		writing = to.Sub(from).Seconds()
+	}
+	return run.Sub(b.Begun).Seconds(), writing, true
 }
 
 func median(all []float64) float64 {

@@ -299,6 +299,45 @@ func TestReady(t *testing.T) {
 	}
 }
 
+// Boots that wrote next to nothing, and were busy with other things for long, say nothing of how fast a disk is written.
+func TestReadyOfLittle(t *testing.T) {
+	at := time.Unix(1e9, 0)
+	boot := func(stack string, wrote int64, write, prepare float64) Boot {
+		b := Boot{Begun: at, Attempt: 1, Moved: Moved{Written: wrote}}
+		b.Plan.Stack, b.Plan.Form = stack, FormTree
+		now := at
+		for _, r := range []struct {
+			Rung
+			after float64
+		}{{RungHello, 60}, {RungProbe, 1}, {RungHash, 1}, {RungFetch, 10}, {RungWrite, 0}, {RungVerify, write}, {RungPrepare, 1}, {RungHandover, prepare}, {RungRun, 27}} {
+			now = now.Add(time.Duration(r.after * float64(time.Second)))
+			b.climb(r.Rung, now)
+		}
+		return b
+	}
+	little := []Boot{boot("a", 300<<10, 8, 45), boot("a", 200<<10, 8, 45), boot("a", 400<<10, 8, 45)} // 144 s without 9 s of writing
+	for _, c := range []struct {
+		stack string
+		past  []Boot
+		moves int64
+		ready float64
+		from  string
+	}{
+		{"new", little, 15 << 20, 144, "so little adds next to nothing"},
+		{"new", little, 15 << 30, 0, ""},
+		{"new", little, 0, 144, "without what they wrote"},
+		{"new", append(little, boot("b", 90<<20, 8, 45)), 1000 << 20, 244, "at 10.5 MB/s, which one boot had"},
+		{"a", little, 1 << 20, 153, "as its 3 boots here took"},
+		{"a", append(little, boot("b", 90<<20, 8, 45)), 1000 << 20, 244, "at 10.5 MB/s"},
+	} {
+		p := Plan{Stack: c.stack}
+		p.Form = FormTree
+		if got, from := ready(p, c.past, c.moves); got != c.ready || !strings.Contains(from, c.from) {
+			t.Errorf("%s with %s to move: %v s (%s), want %v s (%s)", c.stack, Bytes(c.moves), got, from, c.ready, c.from)
+		}
+	}
+}
+
 // Ten thousand files and fifty machines are judged at once.
 func BenchmarkJudge(b *testing.B) {
 	s := Snapshot{}

@@ -21,6 +21,7 @@ const (
 	RungFetch    Rung = "fetch"
 	RungWrite    Rung = "write"
 	RungVerify   Rung = "verify"
+	RungPrepare  Rung = "prepare"
 	RungHandover Rung = "handover"
 	RungRun      Rung = "run"
 	RungCollect  Rung = "collect"
@@ -50,6 +51,7 @@ var Ladder = []Step{
 	{RungFetch, "agent", 0, "fetching chunks", "the wire is slow: check the link's speed"},
 	{RungWrite, "agent", 0, "writing", "a failing disk writes slowly: look at its SMART data"},
 	{RungVerify, "agent", 0, "reading back", "a failing disk reads slowly: look at its SMART data"},
+	{RungPrepare, "agent", 0, "putting the start together: the layers, and a second stage for a kernel of the stack's own", "carte log tells what it was at"},
 	{RungHandover, "agent", 4 * time.Minute, "the agent did not hand over", "look at the machine's own screen"},
 	{RungRun, "user's system", 10 * time.Minute, "the user's system showed no sign of life", "look at the console: carte log"},
 	{RungCollect, "user's system", 0, "the user's system runs", ""},
@@ -104,11 +106,11 @@ func (b Boot) Flashing(now time.Time) (sum time.Duration, over bool) {
 	}
 	c := b.Climbed()
 	for i, x := range c {
-		if x.Rung.Reached(RungHash) && !x.Rung.Reached(RungHandover) {
+		if x.Rung.Reached(RungHash) && !x.Rung.Reached(RungPrepare) {
 			sum += Took(c, i, b.Begun, now)
 		}
 	}
-	return sum, b.State.Final() || b.Rung().Reached(RungHandover)
+	return sum, b.State.Final() || b.Rung().Reached(RungPrepare)
 }
 
 // OnIt says that the i-th of the boot's climbs is the rung that it works on still.

@@ -13,6 +13,9 @@ import (
 // shimSilence is how many times agentSilence a shim may say nothing before its system counts as lost.
 const shimSilence = 2 * agentSilence
 
+// Prepared says that the agent puts the system together before the machine is its: with the rung prepare.
+func (s Start) Prepared() bool { return s == StartPivot || s == StartKexec || s == StartNetboot }
+
 // composed says that a tree is put together on the machine, and that a shim may live beside it.
 func (p Plan) composed() bool {
 	return p.Form == FormTree && p.Capture == nil && p.Repair == nil && p.Start != StartLay

@@ -47,6 +47,8 @@ func carte() lab.Snapshot {
 	b.Plan = lab.Plan{Stack: "a-la-carte", Form: lab.FormTree, Start: lab.StartNetboot, Until: lab.RungCollect, Params: map[string]string{"pages": "512"}, Agreed: judged(s.Stacks["a-la-carte"]).Agreed, Layers: []lab.PlanLayer{layer("arch", 12, 40e9), layer("hpt-2", 4, 24e6)}}
 	b.Results = []lab.Result{{Path: "log.txt", Bytes: 300}, {Path: "deep/runs.csv", Bytes: 2e6}}
 	b.Wrote = []lab.Ref{{Name: "tools", Version: 3}}
+	over := slices.IndexFunc(b.Climbs, func(c lab.Climb) bool { return c.Rung == lab.RungHandover })
+	b.Climbs = slices.Insert(slices.Clone(b.Climbs), over, lab.Climb{Rung: lab.RungPrepare, At: b.Climbs[over].At.Add(-60 * time.Millisecond), Attempt: 1})
 	s.Boots[154] = b
 	s.LastBoot = 154
 	return s

@@ -45,6 +45,9 @@ func strip(b lab.Boot, now time.Time) []rise {
 		if b.Plan.Until != "" && !b.Plan.Until.Reached(step.Rung) {
 			break
 		}
+		if step.Rung == lab.RungPrepare && !b.Plan.Start.Prepared() {
+			continue // there is nothing to put together
+		}
 		r := rise{rung: step.Rung, current: step.Rung == next}
 		if i, ok := at[step.Rung]; ok {
 			r.reached, r.inferred = true, c[i].Inferred

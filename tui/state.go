@@ -128,8 +128,16 @@ func onItsWay(st *status, b lab.Boot, u usual, now time.Time) {
 
 // climbed is how much of the ladder a boot has behind it.
 func climbed(b lab.Boot) float64 {
-	at := slices.IndexFunc(lab.Ladder, func(s lab.Step) bool { return s.Rung == b.Rung() })
-	return float64(at+1) / float64(len(lab.Ladder)-1)
+	behind, all := 0, -1 // the last rung is reached by what is over
+	for _, s := range lab.Ladder {
+		if s.Rung == lab.RungPrepare && !b.Plan.Start.Prepared() {
+			continue
+		}
+		if all++; b.Rung() != "" && b.Rung().Reached(s.Rung) {
+			behind++
+		}
+	}
+	return float64(behind) / float64(all)
 }
 
 func workWord(b lab.Boot) string {
@@ -143,6 +151,8 @@ func workWord(b lab.Boot) string {
 		return "writing"
 	case lab.RungVerify:
 		return "verify"
+	case lab.RungPrepare:
+		return "prepare"
 	}
 	return "probing"
 }
