@@ -181,11 +181,11 @@ func movesWords(p Plan, out JudgedMachine) string {
 	if out.Ready == 0 {
 		return text + "; how long it takes is not known yet"
 	}
-	return fmt.Sprintf("%s; ready after about %s (%s)", text, about(out.Ready), out.ReadyFrom)
+	return fmt.Sprintf("%s; ready after about %s (%s)", text, roughly(out.Ready), out.ReadyFrom)
 }
 
-// about is a time that nobody knows to the last digit.
-func about(seconds float64) time.Duration {
+// roughly is a time that nobody knows to the last digit.
+func roughly(seconds float64) time.Duration {
 	d := time.Duration(seconds * float64(time.Second))
 	if d >= 10*time.Second {
 		return d.Round(time.Second)
