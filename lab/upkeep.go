@@ -5,10 +5,11 @@ import "carte/lab/chunk"
 // Collected is what a collection freed, or, as a dry run, would free.
 type Collected struct {
 	Dry       bool     `json:"dry_run"`
-	Manifests int      `json:"manifests"`   // that no version refers to
-	Chunks    int      `json:"chunks"`      // that no manifest lists
-	Bytes     int64    `json:"freed_bytes"` // by which the files of the store shrink
-	Slack     int64    `json:"slack_bytes"` // of unlisted chunks that stay in packs whose other chunks are needed
+	Manifests int      `json:"manifests"`    // that no version refers to
+	Chunks    int      `json:"chunks"`       // that no manifest lists
+	Bytes     int64    `json:"freed_bytes"`  // by which the files of the store shrink
+	Copies    int64    `json:"copies_bytes"` // of the bytes freed: second copies of chunks that stay or go
+	Slack     int64    `json:"slack_bytes"`  // of unlisted chunks that stay in packs whose other chunks are needed
 	Young     int      `json:"young_manifests"`
 	Results   int64    `json:"results_bytes"` // of what boots left, which stays: see ForgetOut
 	Seconds   float64  `json:"seconds"`

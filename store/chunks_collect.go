@@ -78,6 +78,7 @@ type doomed struct {
 	dead  int        // of ids
 	needs int64      // bytes that the listed ones take in a pack, with their frames
 	files int64      // bytes of pack and index
+	other int64      // bytes of the pack that the index finds in another one: second copies
 	bad   bool       // one that is not listed is known to be damaged: fsck would find it for ever
 }
 
@@ -127,6 +128,10 @@ func (c *Chunks) Collect(ctx context.Context, referenced func() (map[chunk.ID]bo
 		}
 		got.Chunks += d.dead
 		got.Bytes += d.frees()
+		got.Copies += d.other
+	}
+	if got.Copies > 0 {
+		got.Notes = append(got.Notes, fmt.Sprintf("%s of it are second copies of chunks, as imports of the same bytes at the same time and mended damage leave them", lab.Bytes(got.Copies)))
 	}
 	got.Seconds = time.Since(begin).Seconds()
 	return got, nil
@@ -254,11 +259,12 @@ func (c *Chunks) choose(live map[chunk.ID]bool, got *lab.Collected) ([]doomed, e
 		if err != nil {
 			return nil, err
 		}
-		all[n] = &doomed{p: p, files: p.size + st.Size()}
+		all[n] = &doomed{p: p, files: p.size + st.Size(), other: p.size - int64(len(packMagic))}
 	}
 	for id, at := range c.index {
 		d := all[at.pack]
 		d.ids = append(d.ids, id)
+		d.other -= int64(at.len) + int64(chunk.FrameHeader)
 		if live[id] {
 			d.needs += int64(at.len) + int64(chunk.FrameHeader)
 		} else {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -312,4 +313,53 @@ func TestImportsAndCollectionsAtOnce(t *testing.T) {
 		t.Errorf("%d collections freed %d bytes", collections.Load(), freed.Load())
 	}
 	t.Logf("%d collections freed %d bytes beside 180 imports", collections.Load(), freed.Load())
+}
+
+// Two imports of the same bytes at once keep them once, and neither calls that damage. Of imports of nearly the same, what is twice goes with the
+// next collection, which says so.
+func TestCopiesOfWritersAtOnce(t *testing.T) {
+	c := openChunks(t, t.TempDir())
+	var ids []chunk.ID
+	begin := func() *Writer {
+		w, err := c.Writer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	put := func(w *Writer, blocks ...[]byte) (m chunk.Manifest) {
+		for _, b := range blocks {
+			id := chunk.Sum(b)
+			if fresh, err := w.Put(id, chunk.Pack(nil, b)); err != nil || !fresh {
+				t.Fatal(fresh, err)
+			}
+			m.IDs, m.Size = append(m.IDs, id), m.Size+int64(len(b))
+		}
+		ids = append(ids, m.IDs...)
+		return m
+	}
+	a, b, x := noise(chunk.Size, 1), noise(chunk.Size, 2), noise(chunk.Size, 3)
+	first, second, third := begin(), begin(), begin()
+	m := put(first, a, b)
+	put(second, a, b)
+	other := put(third, a, b, x)
+	if _, err := first.CommitManifest(m); err != nil || first.stored != 2 || first.mended != 0 {
+		t.Fatalf("the first: %d stored, %d mended, %v", first.stored, first.mended, err)
+	}
+	before := c.Total()
+	if _, err := second.CommitManifest(m); err != nil || second.stored != 0 || second.mended != 0 || c.Total() != before {
+		t.Errorf("the second: %d stored, %d mended, %d bytes more, %v", second.stored, second.mended, c.Total()-before, err)
+	}
+	if _, err := third.CommitManifest(other); err != nil || third.stored != 3 || third.mended != 0 {
+		t.Errorf("the third: %d stored, %d mended, %v", third.stored, third.mended, err)
+	}
+	got := sweepBut(t, c, false, m.Root(), other.Root())
+	if got.Copies < 2*chunk.Size || got.Copies > got.Bytes || got.Chunks != 0 || len(got.Notes) == 0 || !strings.Contains(got.Notes[len(got.Notes)-1], "second copies") {
+		t.Errorf("collected %+v", got)
+	}
+	for _, id := range ids {
+		if _, err := c.Get(id, nil); err != nil {
+			t.Error(err)
+		}
+	}
 }

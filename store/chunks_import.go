@@ -56,7 +56,9 @@ func (c *Chunks) Keep(ctx context.Context, in Input) (chunk.Manifest, layout.Map
 	if _, err := w.CommitManifest(im.m); err != nil {
 		return chunk.Manifest{}, layout.Map{}, Stats{}, fmt.Errorf("import: %w", err)
 	}
-	im.stats.Mended = w.mended
+	if im.stats.Mended = w.mended; w.stored == 0 { // another import of the same was quicker
+		im.stats.New, im.stats.NewChunks = 0, 0
+	}
 	return im.m, found, im.stats, nil
 }
 

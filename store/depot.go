@@ -87,6 +87,9 @@ func (d *Desk) takeIn(ctx context.Context, m chunk.Manifest, next func() (chunk.
 		id, stored, err := next()
 		if errors.Is(err, io.EOF) {
 			_, err := w.CommitManifest(m)
+			if w.stored == 0 {
+				added = 0
+			}
 			return added, w.mended, err
 		}
 		if err != nil {

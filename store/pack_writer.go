@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -17,8 +18,9 @@ import (
 	"carte/lab/chunk"
 )
 
-// Writer adds chunks in one go: all of them become visible with Commit, or none. It has a pack of its own, so any number of writers can be at work;
-// two that store the same chunk at the same time each keep a copy. Its methods may be called from any number of goroutines.
+// Writer adds chunks in one go: all of them become visible with Commit, or none. It has a pack of its own, so any number of writers can be at work.
+// Of two that store the same chunks at the same time, the later to end with CommitManifest drops its copy, if all of its chunks are here by then; else
+// each keeps one, and Collect takes what is twice. Its methods may be called from any number of goroutines.
 type Writer struct {
 	c *Chunks
 	p *pack
@@ -33,6 +35,7 @@ type Writer struct {
 	done    bool  // committed or aborted
 	stored  int   // chunks, once it is committed
 	mended  int   // of stored: of which the lab had a damaged copy, or none although a manifest lists them
+	lost    int   // of stored: of which the lab had no copy when they were committed
 }
 
 // writeAhead is after how many bytes of a pack the disk is told to begin writing them.
@@ -145,6 +148,8 @@ func (w *Writer) Commit() error {
 	for _, e := range w.entries {
 		if w.c.bad[e.id] {
 			w.mended++
+		} else if _, here := w.c.index[e.id]; !here {
+			w.lost++
 		}
 	}
 	w.c.add(w.p, w.entries)
@@ -182,11 +187,12 @@ func (w *Writer) CommitManifest(m chunk.Manifest) (chunk.ID, error) {
 	w.c.hold(1)
 	defer w.c.hold(-1)
 	_, lacked := w.c.Manifest(m.Root())
+	w.dropCopies()
 	if err := w.Commit(); err != nil {
 		return chunk.ID{}, err
 	}
-	if lacked == nil { // it was listed already, all of it, and should have been here
-		w.mended = w.stored
+	if lacked == nil { // it was listed already, and all of it should have been here
+		w.mended += w.lost
 	}
 	root, err := w.c.PutManifest(m)
 	w.c.mu.Lock()
@@ -199,6 +205,7 @@ func (w *Writer) CommitManifest(m chunk.Manifest) (chunk.ID, error) {
 func (w *Writer) CommitManifests(all []chunk.Manifest) error {
 	w.c.hold(1)
 	defer w.c.hold(-1)
+	w.dropCopies()
 	if err := w.Commit(); err != nil {
 		return err
 	}
@@ -220,6 +227,17 @@ func (w *Writer) CommitManifests(all []chunk.Manifest) error {
 		}
 	}
 	return err
+}
+
+// dropCopies has nothing stored where another writer has brought all of the chunks meanwhile. It is for who holds Collect off until a manifest
+// lists them.
+func (w *Writer) dropCopies() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil || w.done || slices.ContainsFunc(w.entries, func(e entry) bool { return !w.c.lasts(e.id) }) {
+		return
+	}
+	w.entries = nil
 }
 
 // hold counts work that Collect must wait for.
