@@ -6,6 +6,8 @@ import (
 
 	tea "github.com/charmbracelet/bubbletea"
 
+	"carte/lab"
+	stext "carte/lab/text"
 	"carte/tui/action"
 	"carte/tui/cell"
 )
@@ -114,7 +116,9 @@ func (m *model) typed(text string, list []action.Action) tea.Cmd {
 	switch {
 	case ok && rest == "":
 		return m.begin(a, m.target(), "")
-	case m.opt.Command != nil && !(ok && screens[a.ID] != nil):
+	case ok && screens[a.ID] != nil:
+		return m.named(a, rest, text)
+	case m.opt.Command != nil:
 		m.shell(text)
 		return nil
 	case ok:
@@ -125,6 +129,50 @@ func (m *model) typed(text string, list []action.Action) tea.Cmd {
 		return m.begin(list[0], m.target(), "")
 	}
 	m.say(cell.Failed, "%q is no command; ? lists them", text)
+	return nil
+}
+
+// named does what the screen does by itself to what the words name, not to what is selected. What it cannot do with them is
+// the shell's, with all of them.
+func (m *model) named(a action.Action, rest, text string) tea.Cmd {
+	s := m.snap()
+	name, more, _ := strings.Cut(rest, " ")
+	if more != "" || strings.HasPrefix(name, "-") {
+		a = action.Action{}
+	}
+	switch a.ID {
+	case "stack.edit", "stack.check":
+		st, ok := s.Stacks[name]
+		switch d := m.drafts[name]; {
+		case !ok:
+			m.say(cell.Failed, "there is no stack %s", lab.Clean(name))
+		case a.ID == "stack.check":
+			m.goTo(place{at: action.Compose, stack: name})
+		case d != nil:
+			return m.edit(name, stext.Stack(d.st), 1)
+		default:
+			return m.edit(name, stext.Stack(st), 1)
+		}
+		return nil
+	case "machine.console", "view.log":
+		mc, err := s.Find(name)
+		if err != nil {
+			m.fail(err)
+			return nil
+		}
+		if a.ID == "view.log" {
+			m.goTo(place{at: action.Log, machine: mc.ID})
+			return nil
+		}
+		t := action.Target{Snapshot: s}
+		m.aim(&t, mc.ID)
+		return m.consoleOf(t)
+	}
+	if m.opt.Command == nil {
+		m.say(cell.Warn, "from a shell: carte %s", text)
+		return nil
+	}
+	m.shell(text)
 	return nil
 }
 

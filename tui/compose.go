@@ -185,7 +185,10 @@ func (m *model) losing() string {
 
 // openStack opens the selected stack.
 func (m *model) openStack() tea.Cmd {
-	if t := m.target(); t.Stack.Name != "" && m.at.at == action.Stacks {
+	t := m.target()
+	if t.Stack.Name == "" {
+		m.say(cell.Warn, "no stack is selected; :stack check NAME opens one")
+	} else if m.at.at == action.Stacks {
 		m.goTo(place{at: action.Compose, stack: t.Stack.Name})
 	}
 	return nil

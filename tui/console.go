@@ -24,8 +24,9 @@ type left struct {
 }
 
 // console gives the terminal to the serial console of the machine that is selected or shown.
-func (m *model) console() tea.Cmd {
-	t := m.target()
+func (m *model) console() tea.Cmd { return m.consoleOf(m.target()) }
+
+func (m *model) consoleOf(t action.Target) tea.Cmd {
 	a, _ := action.ByID("machine.console")
 	if can, why := a.Can(t); !can {
 		m.say(cell.Warn, "%s", why)

@@ -37,7 +37,7 @@ type edited struct {
 func (m *model) editStack() tea.Cmd {
 	t := m.target()
 	if t.Stack.Name == "" {
-		m.say(cell.Warn, "no stack is selected")
+		m.say(cell.Warn, "no stack is selected; :stack edit NAME opens one")
 		return nil
 	}
 	return m.edit(t.Stack.Name, text.Stack(t.Stack), 1)

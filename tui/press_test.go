@@ -186,6 +186,29 @@ func TestSelectionStays(t *testing.T) {
 	}
 }
 
+// What is typed after ':' is done to what it names, wherever one is and whatever is selected.
+func TestTypedNames(t *testing.T) {
+	for _, c := range []struct{ at, typed, ran, stack, says string }{
+		{"4", "stack check demo", "", "demo", ""},
+		{"1", "stack check demo", "", "demo", ""},
+		{"1", "stack check nope", "", "", "there is no stack nope"},
+		{"1", "stack check", "", "", "no stack is selected"},
+		{"4", "stack edit nope", "", "", "there is no stack nope"},
+		{"4", "stack edit demo --set note=hi", "stack edit demo --set note=hi", "", ""},
+		{"4", "stack check demo --machine vm-1", "stack check demo --machine vm-1", "", ""},
+		{"1", "console nuc-1", "", "", "nuc-1 is a real machine"},
+	} {
+		ran := ""
+		m, _ := newTest(t, bench(), 80, 24, Options{Command: func(_ context.Context, line string) (string, error) { ran = line; return "", nil }})
+		m.tap(c.at + " :")
+		m.typeText(c.typed)
+		m.tap("enter")
+		if ran != c.ran || m.at.stack != c.stack || c.says != "" && !strings.Contains(m.flash.text, c.says) {
+			t.Errorf("%s :%s ran %q, is at %+v and says %q", c.at, c.typed, ran, m.at, m.flash.text)
+		}
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	var ran []string
 	o := Options{Command: func(_ context.Context, line string) (string, error) {
