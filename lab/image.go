@@ -339,11 +339,11 @@ func (v RemoveImage) decide(d *draft) error {
 	}
 	all := d.VersionsOf(v.Ref.Name)
 	going := slices.DeleteFunc(slices.Clone(all), func(x Version) bool { return v.Ref.Version != 0 && x.Number != v.Ref.Version })
+	if err := d.Removable(v.Ref); err != nil {
+		return err
+	}
 	var gone []Change
 	for _, x := range going {
-		if why := d.usedBy(x.Ref(), len(going) == len(all)); why != "" {
-			return fmt.Errorf("%s is needed by %s: %w", x.Ref(), why, ErrBusy)
-		}
 		gone = append(gone, Gone{TableVersions, x.Ref().String()})
 	}
 	if v.Confirm != v.Ref.String() {
@@ -355,6 +355,20 @@ func (v RemoveImage) decide(d *draft) error {
 	d.put(gone...)
 	d.untag(v.Ref.Name)
 	d.fact(0, 0, "image %s removed", v.Ref)
+	return nil
+}
+
+// Removable says why a version, or an image with all of its versions, cannot be removed: what needs it.
+func (s Snapshot) Removable(ref Ref) error {
+	all := s.VersionsOf(ref.Name)
+	for _, x := range all {
+		if ref.Version != 0 && x.Number != ref.Version {
+			continue
+		}
+		if why := s.usedBy(x.Ref(), ref.Version == 0 || len(all) == 1); why != "" {
+			return fmt.Errorf("%s is needed by %s: %w", x.Ref(), why, ErrBusy)
+		}
+	}
 	return nil
 }
 

@@ -39,7 +39,7 @@ var frames = []struct {
 	{"command", ": b o o", bench},
 	{"ask", "/ v m - 2 enter b", bench},
 	{"sure", "/ n u c - 2 enter x", bench},
-	{"confirm", "3 D", bench},
+	{"confirm", "3 j j D", bench},
 	{"filter", "/ n u c", bench},
 }
 

@@ -2,8 +2,10 @@ package tui
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	tea "github.com/charmbracelet/bubbletea"
@@ -271,7 +273,13 @@ func (m *model) say(mark cell.Mark, format string, args ...any) {
 }
 
 // fail says an error.
-func (m *model) fail(err error) { m.say(cell.Failed, "%s", lab.Words(err)) }
+func (m *model) fail(err error) {
+	text := lab.Words(err)
+	if errors.Is(err, lab.ErrNotFound) && !strings.Contains(text, "there is no ") { // without its kind it is only a name
+		text = lab.Clean(err.Error())
+	}
+	m.say(cell.Failed, "%s", text)
+}
 
 // View implements tea.Model: exactly as many lines as the window has, none wider.
 func (m *model) View() string {

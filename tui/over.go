@@ -10,6 +10,7 @@ import (
 	"github.com/charmbracelet/bubbles/cursor"
 	"github.com/charmbracelet/bubbles/textinput"
 	tea "github.com/charmbracelet/bubbletea"
+	"github.com/charmbracelet/x/ansi"
 
 	"carte/lab"
 	"carte/tui/action"
@@ -344,6 +345,7 @@ type pager struct {
 	title string
 	lines []string
 	top   int
+	left  int // cells of each line that are out of sight
 }
 
 func newPager(title, text string) *pager {
@@ -365,6 +367,10 @@ func (v *pager) press(m *model, p press) tea.Cmd {
 		v.top = 0
 	case "G", "end":
 		v.top = len(v.lines)
+	case "l", "right":
+		v.left += max(1, m.w/2)
+	case "h", "left":
+		v.left -= max(1, m.w/2)
 	default:
 		m.over = nil
 	}
@@ -373,13 +379,26 @@ func (v *pager) press(m *model, p press) tea.Cmd {
 
 func (v *pager) draw(m *model, g *cell.Grid) {
 	h := min(len(v.lines)+2, max(3, m.h-4))
-	widest := cell.Width(v.title) + 24
+	longest := 0
 	for _, l := range v.lines {
-		widest = max(widest, cell.Width(l)+4)
+		longest = max(longest, cell.Width(l))
 	}
-	r := box(g, min(widest, m.w), h, v.title, "esc closes")
+	w := min(max(cell.Width(v.title)+24, longest+4), m.w)
+	keys := ""
+	if longest > w-4 {
+		keys = "h l "
+	}
+	if len(v.lines) > h-2 {
+		keys += "j k "
+	}
+	if keys != "" {
+		keys += "move  "
+	}
+	r := box(g, w, h, v.title, keys+"esc closes")
 	v.top = max(0, min(v.top, len(v.lines)-r.h))
+	v.left = max(0, min(v.left, longest-r.w))
 	for i := range min(r.h, len(v.lines)-v.top) {
-		g.Text(r.x, r.y+i, r.w, cell.Plain, v.lines[v.top+i])
+		l := v.lines[v.top+i]
+		g.Text(r.x, r.y+i, r.w, cell.Plain, ansi.Cut(l, v.left, max(v.left, cell.Width(l))))
 	}
 }

@@ -186,6 +186,29 @@ func TestSelectionStays(t *testing.T) {
 	}
 }
 
+// A table that is wider and longer than the window can be read to its end.
+func TestPagerMoves(t *testing.T) {
+	wide := strings.Repeat("x", 150) + "END"
+	m, _ := newTest(t, bench(), 80, 24, Options{Command: func(context.Context, string) (string, error) {
+		return strings.Repeat("row\n", 50) + wide + "\n", nil
+	}})
+	m.tap(":")
+	m.typeText("kind ls")
+	m.tap("enter G l l l")
+	if v := ansi.Strip(m.View()); !strings.Contains(v, "xEND") || !strings.Contains(v, "h l j k move") {
+		t.Errorf("the end is not shown:\n%s", v)
+	}
+	fitsIn(t, m.View(), 80, 24)
+}
+
+// An image that is needed is not asked about: what needs it is said.
+func TestNeededImageIsNotAskedAbout(t *testing.T) {
+	m, _ := newTest(t, bench(), 80, 24, Options{})
+	if m.tap("3 D"); m.over != nil || !strings.Contains(m.flash.text, "is needed by stack hpt-0") {
+		t.Errorf("D on debian says %q, asks %T", m.flash.text, m.over)
+	}
+}
+
 // What is typed after ':' is done to what it names, wherever one is and whatever is selected.
 func TestTypedNames(t *testing.T) {
 	for _, c := range []struct{ at, typed, ran, stack, says string }{

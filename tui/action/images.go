@@ -57,8 +57,16 @@ var images = []Action{
 	},
 	{
 		ID: "image.rm", Words: "image rm", Keys: []string{"D"}, Where: []Place{Images}, Danger: Destroys,
-		Help:    "remove an image or one of its versions",
-		Enabled: anImage,
+		Help: "remove an image or one of its versions",
+		Enabled: func(t Target) (bool, string) {
+			if ok, why := anImage(t); !ok {
+				return ok, why
+			}
+			if err := t.Snapshot.Removable(ref(t)); err != nil {
+				return false, lab.Words(err)
+			}
+			return true, ""
+		},
 		Command: func(t Target) string {
 			return command("carte", "image", "rm", imageWord(t), "--confirm", imageWord(t))
 		},
