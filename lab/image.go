@@ -115,7 +115,7 @@ func ParseRef(s string) (Ref, error) {
 	}
 	n, err := strconv.Atoi(number)
 	if err != nil || n < 1 {
-		return Ref{}, fmt.Errorf("%q: a version is a number from 1, as in %s@3: %w", s, name, ErrInvalid)
+		return Ref{}, fmt.Errorf("%q: a version is a number from 1, as in %s@3; a tag such as %s@stable is for the command line: %w", s, name, name, ErrInvalid)
 	}
 	return Ref{name, n}, nil
 }

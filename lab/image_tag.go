@@ -84,7 +84,15 @@ func (s Snapshot) ParseRef(text string) (Ref, error) {
 	if n, ok := s.Images[name].Tags[tag]; ok && tagged {
 		return Ref{name, n}, nil
 	}
-	return ParseRef(text)
+	ref, err := ParseRef(text)
+	if im, ok := s.Images[name]; err != nil && ok && tagged {
+		tags := "has no tags yet"
+		if len(im.Tags) > 0 {
+			tags = among("has the tags ", slices.Sorted(maps.Keys(im.Tags)))
+		}
+		return Ref{}, fmt.Errorf("%q: a version is a number from 1, as in %s@3, or a tag, and %s %s: %w", text, name, name, tags, ErrInvalid)
+	}
+	return ref, err
 }
 
 // RollbackImage makes the bytes of an older version the newest, as a version of its own: nothing is taken away, and what

@@ -165,6 +165,10 @@ func (j *judging) mend(change func(*Stack)) {
 	for _, change := range slices.Backward(j.mends[last.Code]) { // the last first: what takes a layer out moves those behind it
 		change(&st)
 	}
+	if len(st.Layers) == 0 { // then one at a time
+		st.Layers, st.Keep = slices.Clone(j.st.Layers), slices.Clone(j.st.Keep)
+		change(&st)
+	}
 	for i, r := range j.all {
 		if r.Code == last.Code && (r.Edited != nil || i == len(j.all)-1) {
 			j.all[i].Edited = &st

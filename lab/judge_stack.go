@@ -77,7 +77,8 @@ func (j *judging) layers() (all []PlanLayer, ok bool) {
 		im, have := j.Images[ref.Name]
 		switch {
 		case have && !im.Dies.IsZero() && len(j.VersionsOf(ref.Name)) == 0:
-			j.stop("E-DIED", fmt.Sprintf("carte image import FILE --name %s --kind %s --for 8h makes it anew; or take it out", ref.Name, im.Kind), "%s", reason(err))
+			anew := fmt.Sprintf("carte image import FILE --name %s --kind %s --for 8h makes it anew", ref.Name, im.Kind)
+			j.stop("E-DIED", anew, "%s; %s", reason(err), anew)
 		case have:
 			j.stop("E-VERSION", fmt.Sprintf("carte image log %s", ref.Name), "%s", reason(err))
 		default:

@@ -150,7 +150,9 @@ var stacks = []Action{
 	{
 		ID: "stack.new", Words: "stack new", Keys: []string{"a"}, Where: []Place{Stacks},
 		Help: "make a stack of a system image",
-		Ask:  func(Target) string { return "name of the stack and its system image, as in hpt debian or hpt debian@3" },
+		Ask: func(Target) string {
+			return "name of the stack and its system image, as in hpt debian, hpt debian@3 or hpt debian@stable"
+		},
 		Enabled: func(t Target) (bool, string) {
 			return len(t.Snapshot.Images) > 0, "there is no image yet; import one on Images"
 		},
@@ -163,7 +165,7 @@ var stacks = []Action{
 			if len(words) != 2 {
 				return nil, fmt.Errorf("%q is not a stack's name and an image: %w", t.Text, lab.ErrInvalid)
 			}
-			r, err := lab.ParseRef(words[1])
+			r, err := t.Snapshot.ParseRef(words[1])
 			if err != nil {
 				return nil, err
 			}

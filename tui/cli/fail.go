@@ -49,7 +49,7 @@ func words(err error) string {
 	}
 	var lines []string
 	text := lab.Words(err)
-	if errors.Is(err, lab.ErrNotFound) { // without its kind it would be a name and nothing else
+	if errors.Is(err, lab.ErrNotFound) && len(strings.Fields(text)) < 8 { // without its kind it would be a name and nothing else
 		text = err.Error()
 	}
 	if errors.As(err, &k) && !strings.Contains(text, "nothing") {

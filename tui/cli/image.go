@@ -72,11 +72,17 @@ func (c *call) imageCommands() []entry {
 				f.BoolVar(&force, "force", false, "replace the file if it is there")
 			},
 			run: func(ctx context.Context, args []string) error {
-				ref, err := lab.ParseRef(args[0])
-				if err != nil {
-					return err
-				}
-				return c.with(ctx, func(d desk) error { return c.export(ctx, d, ref, file, force) })
+				return c.with(ctx, func(d desk) error {
+					s, err := d.Watch(ctx, 0)
+					if err != nil {
+						return err
+					}
+					ref, err := s.ParseRef(args[0])
+					if err != nil {
+						return err
+					}
+					return c.export(ctx, d, ref, file, force)
+				})
 			},
 		},
 		{
@@ -98,8 +104,10 @@ func (c *call) imageCommands() []entry {
 }
 
 // kindWords is an image's kind, and how long it lives.
-func kindWords(i lab.Image) string {
+func kindWords(s lab.Snapshot, i lab.Image) string {
 	switch {
+	case !i.Dies.IsZero() && len(s.VersionsOf(i.Name)) == 0:
+		return i.Kind + ", died " + i.Dies.Local().Format("2006-01-02 15:04")
 	case !i.Dies.IsZero():
 		return i.Kind + " until " + i.Dies.Local().Format("2006-01-02 15:04")
 	case i.Owner != "":
@@ -122,7 +130,7 @@ func (c *call) listImages(s lab.Snapshot) error {
 			_, badge = v.Badge.words()
 		}
 		stored, spared = stored+d.Stored, spared+d.Saved
-		l.rows = append(l.rows, slices.Concat([]string{i.Name, kindWords(i), string(i.Form), newest}, sizes, []string{lab.Bytes(d.Stored), lab.Bytes(d.Saved), plural(len(d.Stacks), "stack"), badge}))
+		l.rows = append(l.rows, slices.Concat([]string{i.Name, kindWords(s, i), string(i.Form), newest}, sizes, []string{lab.Bytes(d.Stored), lab.Bytes(d.Saved), plural(len(d.Stacks), "stack"), badge}))
 	}
 	l.doc = struct {
 		Images []imageDoc `json:"images"`

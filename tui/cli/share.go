@@ -47,7 +47,7 @@ func (c *call) share(ctx context.Context, d lab.Depot, listen string) error {
 	if err := c.show(list{doc: doc, names: []string{address}, rows: [][]string{{address}}}); err != nil {
 		return err
 	}
-	c.note("whoever knows this address may read every image of the lab; Ctrl-C ends it")
+	c.aside("whoever knows this address may read every image of the lab; Ctrl-C ends it")
 	err = s.Run(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -119,7 +120,7 @@ func (c *call) listStacks(s lab.Snapshot) error {
 		if d.Plan != nil {
 			row[2], row[3] = fmt.Sprint(d.Plan.Images), lab.Bytes(d.Plan.Bytes)
 		} else if _, err := s.Resolve(st.Name); err != nil {
-			row[2] = words(err)
+			row[2] = strings.TrimPrefix(lab.Words(err), "stack "+st.Name+": ")
 		}
 		l.rows = append(l.rows, row)
 	}

@@ -32,19 +32,20 @@ func (e *edits) flags(f *pflag.FlagSet) {
 
 // editStack changes a stack: as flags say, or in the person's editor.
 func (c *call) editStack(ctx context.Context, name string, e edits) error {
-	return c.withStack(ctx, []string{name}, "", func(d desk, _ lab.Snapshot, st lab.Stack) (err error) {
+	return c.withStack(ctx, []string{name}, "", func(d desk, s lab.Snapshot, st lab.Stack) (err error) {
 		switch {
 		case e.from != "" && len(e.set) > 0:
 			return fmt.Errorf("either -f or --set: %w", lab.ErrInvalid)
 		case e.from != "":
-			if st, err = c.stackText(e.from); err != nil {
+			st, b, err := c.stackText(e.from)
+			if err != nil {
 				return err
 			}
 			st.Name = name
-			return c.putStack(ctx, d, lab.PutStack{Stack: st, Edit: true})
+			return c.putText(ctx, d, s, b, lab.PutStack{Stack: st, Edit: true})
 		case len(e.set) > 0:
 			for _, x := range e.set {
-				if err := setKey(&st, x); err != nil {
+				if err := setKey(s, &st, x); err != nil {
 					return err
 				}
 			}
@@ -56,17 +57,6 @@ func (c *call) editStack(ctx context.Context, name string, e edits) error {
 
 // setters say what a key of a stack's text takes. Those of a table are in setKey.
 var setters = map[string]func(st *lab.Stack, v string) error{
-	"layers": func(st *lab.Stack, v string) error {
-		st.Layers = nil
-		for _, x := range commas(v) {
-			ref, err := lab.ParseRef(x)
-			if err != nil {
-				return err
-			}
-			st.Layers = append(st.Layers, ref)
-		}
-		return nil
-	},
 	"cmdline": func(st *lab.Stack, v string) error { st.Cmdline = v; return nil },
 	"start":   func(st *lab.Stack, v string) error { st.Start = lab.Start(v); return nil },
 	"until":   func(st *lab.Stack, v string) error { st.Until = lab.Rung(v); return nil },
@@ -84,6 +74,19 @@ var setters = map[string]func(st *lab.Stack, v string) error{
 	},
 }
 
+// setLayers takes the images of a list, which may be named by their tags.
+func setLayers(s lab.Snapshot, st *lab.Stack, v string) error {
+	st.Layers = nil
+	for _, x := range commas(v) {
+		ref, err := s.ParseRef(x)
+		if err != nil {
+			return err
+		}
+		st.Layers = append(st.Layers, ref)
+	}
+	return nil
+}
+
 // commas splits a list at its commas; an empty one has nothing in it.
 func commas(v string) (all []string) {
 	for _, x := range strings.Split(v, ",") {
@@ -95,7 +98,7 @@ func commas(v string) (all []string) {
 }
 
 // setKey changes one key of a stack.
-func setKey(st *lab.Stack, word string) error {
+func setKey(s lab.Snapshot, st *lab.Stack, word string) error {
 	key, v, ok := strings.Cut(word, "=")
 	if !ok {
 		return fmt.Errorf("--set %q is not KEY=VALUE: %w", word, lab.ErrInvalid)
@@ -106,12 +109,16 @@ func setKey(st *lab.Stack, word string) error {
 		st.Params = action.Edited(st.Params, name, v)
 	case table == "asks" && dotted:
 		st.Asks = action.Edited(st.Asks, lab.Clause(name), lab.Need(v))
+	case key == "layers":
+		if err := setLayers(s, st, v); err != nil {
+			return fmt.Errorf("--set layers: %w", err)
+		}
 	case setters[key] != nil:
 		if err := setters[key](st, v); err != nil {
 			return fmt.Errorf("--set %s: %w", key, err)
 		}
 	default:
-		return fmt.Errorf("--set %s: a stack has %s, params.NAME and asks.CLAUSE; its files are changed with -f or in the editor: %w", key, strings.Join(sortedKeys(setters), ", "), lab.ErrInvalid)
+		return fmt.Errorf("--set %s: a stack has layers, %s, params.NAME and asks.CLAUSE; its files are changed with -f or in the editor: %w", key, strings.Join(sortedKeys(setters), ", "), lab.ErrInvalid)
 	}
 	return nil
 }
@@ -171,7 +178,7 @@ func (c *call) takeText(ctx context.Context, d desk, was lab.Stack, b []byte) er
 	if now := s.Stacks[was.Name]; !reflect.DeepEqual(text.Stack(now), text.Stack(was)) {
 		return fmt.Errorf("stack %s was changed by somebody else while you edited it: %w", was.Name, lab.ErrBusy)
 	}
-	return c.putStack(ctx, d, lab.PutStack{Stack: st, Edit: true})
+	return c.putText(ctx, d, s, b, lab.PutStack{Stack: st, Edit: true})
 }
 
 // editor opens a file in the person's editor, and returns when that has ended.

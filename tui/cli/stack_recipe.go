@@ -45,7 +45,7 @@ func (layerFlag) String() string { return "" }
 
 func (r *recipe) flags(f *pflag.FlagSet) {
 	for _, x := range []struct{ as, help string }{
-		{"system", "the system: a disk or a tree; name floats to the newest version, name@3 stays"},
+		{"system", "the system: a disk or a tree; name floats to the newest version, name@3 stays, and name@TAG at the version that has the tag now"},
 		{"kernel", "the kernel that starts a tree, with its modules; alone, what is started in memory"},
 		{"user", "a person's files, over what was named before"},
 		{"project", "the files of a piece of work, mounted at " + lab.ProjectPlace},
@@ -70,7 +70,7 @@ func (r *recipe) flags(f *pflag.FlagSet) {
 
 // newStack makes a stack of flags or of a text.
 func (c *call) newStack(ctx context.Context, name string, r recipe) error {
-	st, err := c.read(name, r)
+	st, b, err := c.read(name, r)
 	if err != nil {
 		return err
 	}
@@ -85,24 +85,32 @@ func (c *call) newStack(ctx context.Context, name string, r recipe) error {
 			}
 			st.Layers = append(st.Layers, ref)
 		}
-		return c.putStack(ctx, d, lab.PutStack{Stack: st})
+		return c.putText(ctx, d, s, b, lab.PutStack{Stack: st})
 	}))
 }
 
-// read makes the stack that a recipe says, but for its layers, whose names only the lab can read.
-func (c *call) read(name string, r recipe) (st lab.Stack, err error) {
+// putText makes a stack of a text, nil where flags said it. What the lab refuses in a text is told with its line.
+func (c *call) putText(ctx context.Context, d desk, s lab.Snapshot, b []byte, v lab.PutStack) error {
+	if err := s.MayPut(v); err != nil && b != nil {
+		return text.At(b, err)
+	}
+	return c.putStack(ctx, d, v)
+}
+
+// read makes the stack that a recipe says, but for its layers, whose names only the lab can read. With -f it returns the text, too.
+func (c *call) read(name string, r recipe) (st lab.Stack, b []byte, err error) {
 	if r.from != "" {
 		if !r.plain() {
-			return st, fmt.Errorf("stack %s: -f takes the whole stack from a text; change that, or carte stack edit %s --set KEY=VALUE afterwards: %w", name, name, lab.ErrInvalid)
+			return st, nil, fmt.Errorf("stack %s: -f takes the whole stack from a text; change that, or carte stack edit %s --set KEY=VALUE afterwards: %w", name, name, lab.ErrInvalid)
 		}
-		if st, err = c.stackText(r.from); err == nil {
+		if st, b, err = c.stackText(r.from); err == nil {
 			st.Name = name
 		}
-		return st, err
+		return st, b, err
 	}
 	st = r.stack
 	if st.Name = name; len(r.layers) == 0 {
-		return st, fmt.Errorf("stack %s of what? --system IMAGE, or -f FILE: %w", name, lab.ErrInvalid)
+		return st, nil, fmt.Errorf("stack %s of what? --system IMAGE, or -f FILE: %w", name, lab.ErrInvalid)
 	}
 	slices.SortStableFunc(r.layers, func(a, b layered) int { // the system is first, wherever it was said
 		return btoi(b.as == "system") - btoi(a.as == "system")
@@ -110,7 +118,7 @@ func (c *call) read(name string, r recipe) (st lab.Stack, err error) {
 	for _, x := range r.params {
 		k, v, ok := strings.Cut(x, "=")
 		if !ok {
-			return st, fmt.Errorf("--param %q is not NAME=VALUE: %w", x, lab.ErrInvalid)
+			return st, nil, fmt.Errorf("--param %q is not NAME=VALUE: %w", x, lab.ErrInvalid)
 		}
 		st.Params = with(st.Params, k, v)
 	}
@@ -121,11 +129,11 @@ func (c *call) read(name string, r recipe) (st lab.Stack, err error) {
 	for _, x := range r.files {
 		f, err := textFile(x)
 		if err != nil {
-			return st, err
+			return st, nil, err
 		}
 		st.Files = append(st.Files, f)
 	}
-	return st, st.Asks.Check()
+	return st, nil, st.Asks.Check()
 }
 
 // plain says that a recipe has nothing but a text.
@@ -156,24 +164,24 @@ func (l layered) fits(s lab.Snapshot, ref lab.Ref) error {
 }
 
 // stackText reads a stack's text from a file or standard input.
-func (c *call) stackText(file string) (lab.Stack, error) {
+func (c *call) stackText(file string) (lab.Stack, []byte, error) {
 	r, _, err := c.source(file)
 	if err != nil {
-		return lab.Stack{}, err
+		return lab.Stack{}, nil, err
 	}
 	defer r.Close()
 	b, err := io.ReadAll(io.LimitReader(r, maxText+1))
 	switch {
 	case err != nil:
-		return lab.Stack{}, fmt.Errorf("%s: %w", file, err)
+		return lab.Stack{}, nil, fmt.Errorf("%s: %w", file, err)
 	case len(b) > maxText:
-		return lab.Stack{}, fmt.Errorf("%s is longer than %s, and no stack's text: %w", file, lab.Bytes(maxText), lab.ErrInvalid)
+		return lab.Stack{}, nil, fmt.Errorf("%s is longer than %s, and no stack's text: %w", file, lab.Bytes(maxText), lab.ErrInvalid)
 	}
 	st, err := text.ParseStack(b)
 	if err != nil {
-		return st, fmt.Errorf("%s: %w", file, err)
+		return st, nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return st, nil
+	return st, b, nil
 }
 
 // maxText is the longest text of a stack.

@@ -111,7 +111,7 @@ func agreedWords(a lab.Agreed) string {
 func (c *call) stackNamed(s lab.Snapshot, args []string, from string) (lab.Stack, error) {
 	switch {
 	case from != "":
-		st, err := c.stackText(from)
+		st, _, err := c.stackText(from)
 		if len(args) > 0 {
 			st.Name = args[0]
 		}

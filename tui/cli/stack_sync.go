@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"carte/lab"
 )
@@ -53,19 +54,22 @@ func (c *call) sync(ctx context.Context, d desk, s lab.Snapshot, name string, ma
 	if err != nil {
 		return err
 	}
-	docs := []syncDoc{}
+	docs, late := []syncDoc{}, 0
 	for _, m := range who {
 		docs = append(docs, c.syncOne(ctx, d, s, m, name))
 	}
 	if wait.goal != "" {
 		ctx, cancel := within(ctx, wait.most)
 		defer cancel()
-		if err := c.awaitLaid(ctx, d, docs, name); err != nil {
+		if late, err = c.awaitLaid(ctx, d, docs, name); err != nil {
 			return err
 		}
 	}
 	if err := c.show(syncList(docs)); err != nil {
 		return err
+	}
+	if late > 0 {
+		return fmt.Errorf("stack %s: %s not over after %s; what was queued goes on: %w", name, isAre(late, "boot"), wait.most, context.DeadlineExceeded)
 	}
 	var bad []string
 	for _, x := range docs {
@@ -163,28 +167,107 @@ func rootsOn(h lab.Holding, p lab.Plan, places []int64) (all []rootDoc, n int) {
 	return all, n
 }
 
-// awaitLaid waits until the boots are over, and looks again at each machine.
-func (c *call) awaitLaid(ctx context.Context, d desk, docs []syncDoc, name string) error {
-	for i, x := range docs {
-		if x.Boot == 0 {
-			continue
-		}
-		b, s, err := c.waitBoot(ctx, d, x.Boot, string(lab.Done), 0)
-		var over *ended
+// tellAgain is how often somebody who waits is told how it stands although nothing has changed.
+const tellAgain = 15 * time.Second
+
+// awaitLaid waits until the boots are over, and looks again at each machine. It tells how each stands, and returns how many were
+// not over when the time was.
+func (c *call) awaitLaid(ctx context.Context, d desk, docs []syncDoc, name string) (late int, err error) {
+	told := map[int64]string{}
+	over := map[int]bool{}
+	var s lab.Snapshot
+	for {
+		look, stop := context.WithTimeout(ctx, tellAgain)
+		next, err := c.watch(look, d, s.Rev)
+		stop()
 		switch {
-		case errors.As(err, &over):
-			docs[i] = standing(s, s.Machines[b.Machine], name)
-			docs[i].Boot, docs[i].Why = b.ID, over.Error()
-		case err != nil:
-			return &kept{err, "what was queued goes on"}
+		case err == nil:
+			s = next
+		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+			clear(told) // and all is told once more
+		case errors.Is(err, context.DeadlineExceeded):
+			return c.lateOnes(docs, over, s), nil
 		default:
-			docs[i] = standing(s, s.Machines[b.Machine], name)
-			if docs[i].Boot = b.ID; !docs[i].Proven {
-				docs[i].Why = fmt.Sprintf("boot %d is done, and the disk is not known to be equal", b.ID)
+			return 0, &kept{err, "what was queued goes on"}
+		}
+		open := 0
+		for i, x := range docs {
+			b := s.Boots[x.Boot]
+			switch {
+			case over[i]:
+			case x.Boot == 0 || b.State.Final():
+				over[i] = true
+				if x.Boot != 0 {
+					docs[i] = laid(s, b, name)
+					c.tell(told, x, or(docs[i].Why, "proven"), 0)
+				}
+			default:
+				open++
+				c.tell(told, x, "boot "+fmt.Sprint(b.ID)+" is "+howItStands(s, b), c.term.Now().Sub(b.Since))
 			}
 		}
+		if open == 0 {
+			return 0, nil
+		}
 	}
-	return nil
+}
+
+// tell says how a machine stands, where that is new.
+func (c *call) tell(told map[int64]string, x syncDoc, words string, since time.Duration) {
+	if !c.term.Progress || told[x.Boot] == words {
+		return
+	}
+	told[x.Boot] = words
+	if since >= time.Second {
+		words += ", for " + took(since.Seconds())
+	}
+	c.note("%s  %s", x.Machine, words)
+}
+
+// lateOnes notes in docs how the boots stand that are not over.
+func (c *call) lateOnes(docs []syncDoc, over map[int]bool, s lab.Snapshot) (late int) {
+	for i, x := range docs {
+		if b, ok := s.Boots[x.Boot]; ok && !over[i] {
+			late++
+			docs[i].Why = fmt.Sprintf("boot %d is %s, for %s", b.ID, howItStands(s, b), took(c.term.Now().Sub(b.Since).Seconds()))
+		}
+	}
+	return late
+}
+
+// howItStands is where a boot is that is not over, and what it waits for.
+func howItStands(s lab.Snapshot, b lab.Boot) string {
+	why := s.Why(b)
+	if m := s.Machines[b.Machine]; b.State == lab.Starting && b.Rung() == "" {
+		if why = s.Live[b.Machine].Note; why == "" && m.Virtual == nil && (m.Power.Driver == "" || m.Power.Driver == "manual") {
+			why = "turn " + m.Label() + " on, or restart it"
+		}
+	}
+	return whereIs(b) + optional("; ", why)
+}
+
+// laid is how a machine stands after the boot that was to lay a stack.
+func laid(s lab.Snapshot, b lab.Boot, name string) syncDoc {
+	x := standing(s, s.Machines[b.Machine], name)
+	x.Boot = b.ID
+	switch {
+	case b.State == lab.Failed:
+		e := &ended{b: b}
+		e.cause, e.fix = b.Cause(s.Machines[b.Machine])
+		x.Why = e.Error()
+	case b.State != lab.Done:
+		x.Why = (&ended{b: b}).Error()
+	case !x.Proven:
+		x.Why = fmt.Sprintf("boot %d is done, and the disk is not known to be equal", b.ID)
+	}
+	return x
+}
+
+func isAre(n int, what string) string {
+	if n == 1 {
+		return "1 " + what + " is"
+	}
+	return fmt.Sprintf("%d %ss are", n, what)
 }
 
 func syncList(docs []syncDoc) list {

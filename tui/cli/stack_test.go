@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -103,7 +104,8 @@ func TestStackOfManyImages(t *testing.T) {
 		{"stack new x --system tree --kernel mine", "--kernel mine: it is of kind user and form files"},
 		{"stack new x --system tree --project mine", "--project mine: it is of kind user"},
 		{"stack new x --user mine", "it has no system"},
-		{"stack new x --system tree@newest", "a version is a number"},
+		{"stack new x --system tree@newest", "a version is a number from 1, as in tree@3, or a tag, and tree has the tags stable"},
+		{"stack edit six --set layers=tree@newest", "or a tag, and tree has the tags stable"},
 		{"stack new x --system tree --param pages", "not NAME=VALUE"},
 		{"stack new x --system tree --file /etc/x", "not PATH=FILE"},
 		{"stack new x --system tree -f y", "-f takes the whole stack"},
@@ -230,6 +232,19 @@ func TestStackEditor(t *testing.T) {
 	_, errs, code := b.run("stack", "edit", "six")
 	if code != 0 || !strings.Contains(errs, "line ") || b.stack("six").Cmdline != "mended" {
 		t.Errorf("broken, then mended: exit %d, %q, %s", code, b.stack("six").Cmdline, errs)
+	}
+	// What only the lab can refuse is on its line, too.
+	b.editor(`sed -i 's/^layers.*/layers = ["tree",\n "absent"]/' "$1"`)
+	b.typed("q\n")
+	if _, errs, code := b.run("stack", "edit", "six"); code != 3 || !regexp.MustCompile(`line \d+: .*image "absent"`).MatchString(errs) {
+		t.Errorf("an image that is not there: exit %d %s", code, errs)
+	}
+	text := filepath.Join(b.dir, "x.toml")
+	if err := os.WriteFile(text, []byte("name = \"x\"\nlayers = [\"tree\"]\n\nstart = \"kexe\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := b.run("stack", "new", "x", "-f", text); code != 2 || !strings.Contains(errs, "line 4: ") {
+		t.Errorf("a start that is none: exit %d %s", code, errs)
 	}
 	b.editor(`sed -i 's/^cmdline.*/broken/' "$1"`)
 	b.typed("q\n")
@@ -400,6 +415,10 @@ func TestStackSync(t *testing.T) {
 		t.Errorf("again: %s", out)
 	}
 	b.serve()
+	out, errs, code = b.run("stack", "sync", "demo", "vm-1", "--wait", "--timeout", "50ms")
+	if code != 6 || !strings.Contains(out, "vm-1\tboot 1 is ") || !strings.Contains(errs, "1 boot is not over after 50ms; what was queued goes on") {
+		t.Errorf("a wait that ends: exit %d %s%s", code, out, errs)
+	}
 	wait := b.when("boot", ordered, func() { b.lay("vm-1") })
 	out = b.ok("stack sync demo vm-1 --wait --timeout 1m")
 	wait()
