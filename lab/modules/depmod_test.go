@@ -88,7 +88,7 @@ func TestListsAreDepmods(t *testing.T) {
 		depmod = "/usr/sbin/depmod"
 	}
 	if _, err := os.Stat(depmod); err != nil {
-		t.Skip("there is no depmod to compare with: apt-get install kmod")
+		t.Skip("depmod is not installed (Debian: apt-get install kmod)")
 	}
 	base := t.TempDir()
 	dir := filepath.Join(base, "lib/modules/6.1.0-test")
