@@ -221,6 +221,14 @@ func TestParseImport(t *testing.T) {
 			t.Errorf("ParseImport(%q) = %+v, %v", text, got, err)
 		}
 	}
+	for file, want := range map[string]string{
+		"Root FS.tar": "root-fs", "vmlinuz-6.1.0-56-cloud-amd64": "vmlinuz-6.1.0-56-cloud-amd64", "/a/rootfs-1.2.tar.gz": "rootfs-1.2", "rootfs-1.3.tgz": "rootfs-1.3",
+		"linux-image-6.1.0-56-amd64_6.1.176-1_amd64.deb": "linux-image-6.1.0-56-amd64-6.1.176-1", "debian.raw.zst": "debian", ".img": "", "my.dir/": "my.dir",
+	} {
+		if got := NameByFile(file); got != want {
+			t.Errorf("NameByFile(%q) = %q, want %q", file, got, want)
+		}
+	}
 	for _, text := range []string{"", "a b c", ".img"} {
 		if _, got, err := ParseImport(text); err == nil {
 			t.Errorf("ParseImport(%q) = %+v", text, got)

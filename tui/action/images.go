@@ -219,12 +219,40 @@ func ParseImport(text string) (file string, i lab.Import, err error) {
 	if len(words) > 1 {
 		i.Name = words[1]
 	} else {
-		i.Name, _, _ = strings.Cut(path.Base(file), ".")
+		i.Name = NameByFile(file)
 	}
 	if _, err := lab.ParseRef(i.Name); err != nil {
 		return "", i, err
 	}
 	return file, i, nil
+}
+
+// endings are those of files that images are made of, and of what they are packed in.
+var endings = []string{".gz", ".xz", ".zst", ".bz2", ".tar", ".tgz", ".txz", ".tzst", ".tbz2", ".tbz", ".img", ".raw", ".qcow2", ".iso", ".ext4", ".deb", ".efi", ".elf", ".bin"}
+
+// NameByFile is a name for the image that is made of a file: the file's own in small letters, without the endings that tell what it is, and with "-" for
+// what names do not have; of a Debian package its name and version. It may be empty.
+func NameByFile(file string) string {
+	name := strings.ToLower(path.Base(file))
+	deb := strings.HasSuffix(name, ".deb")
+	for cut := true; cut; {
+		cut = false
+		for _, ending := range endings {
+			if rest, ok := strings.CutSuffix(name, ending); ok {
+				name, cut = rest, true
+			}
+		}
+	}
+	if parts := strings.Split(name, "_"); deb && len(parts) == 3 {
+		name = parts[0] + "-" + parts[1]
+	}
+	name = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r) {
+			return r
+		}
+		return '-'
+	}, name)
+	return strings.Trim(name[:min(len(name), 64)], "-.")
 }
 
 // FormByName guesses an image's form from its file's name: .ext4 and .tar are a tree, whatever they are packed in, and so is a folder that is named

@@ -11,9 +11,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"carte/lab"
 	"carte/tui/action"
@@ -37,7 +39,7 @@ func (i *importing) flags(f *pflag.FlagSet) {
 	f.BoolVar(&i.Whole, "whole", false, "keep free space, too: every byte as it is in the file")
 	f.StringArrayVar(&i.offers, "offer", nil, "a clause that it offers, or with =required needs: lazy, autostart=required")
 	f.StringVar(&i.Place, "place", "", "where files are mounted in the running system: /home/me (default: over the root; of a project: "+lab.ProjectPlace+")")
-	f.StringVar(&i.until, "until", "", "of a kind that lives until a date: 2026-11-30, or with a time, '2026-11-30 18:00'")
+	f.StringVar(&i.until, "until", "", "of a kind that lives until a date: to the end of 2026-11-30, or to a time, '2026-11-30 18:00'")
 	f.StringVar(&i.lasts, "for", "", "the same, from now on: 8h, 3d")
 	f.StringVar(&i.Owner, "machine", "", "of the kind machine: whose it is")
 	f.StringVar(&i.kernel, "kernel", "", "with --form kernel: the kernel's file; the argument is then the image's name")
@@ -76,6 +78,9 @@ func deathOf(until, lasts string, now time.Time) (time.Time, error) {
 	}
 	for _, form := range []string{time.RFC3339, "2006-01-02 15:04", "2006-01-02T15:04", "2006-01-02"} {
 		if t, err := time.ParseInLocation(form, until, now.Location()); err == nil {
+			if form == "2006-01-02" { // to the end of that day
+				t = t.AddDate(0, 0, 1).Add(-time.Second)
+			}
 			return t, nil
 		}
 	}
@@ -96,13 +101,13 @@ func span(word string) (time.Duration, bool) {
 }
 
 // importSource opens what is to be imported: a file, a folder, standard input, or the parts of a kernel.
-func (c *call) importSource(file string, x importing, i *lab.Import) (io.ReadCloser, int64, error) {
+func (c *call) importSource(ctx context.Context, file string, x importing, i *lab.Import) (io.ReadCloser, int64, error) {
 	i.File = file
 	if x.kernel == "" {
 		if x.initrd+x.modules != "" {
 			return nil, 0, fmt.Errorf("--initrd and --modules are beside --kernel FILE: %w", lab.ErrInvalid)
 		}
-		return c.source(file)
+		return c.source(ctx, file)
 	}
 	if i.Form != "" && i.Form != lab.FormKernel {
 		return nil, 0, fmt.Errorf("--kernel makes an image of the form kernel, not %s: %w", i.Form, lab.ErrInvalid)
@@ -110,7 +115,7 @@ func (c *call) importSource(file string, x importing, i *lab.Import) (io.ReadClo
 	if i.Name != "" && i.Name != file {
 		return nil, 0, fmt.Errorf("beside --kernel the argument is the image's name, and --name says another: %w", lab.ErrInvalid)
 	}
-	i.Form, i.Name, i.File = lab.FormKernel, file, filepath.Base(x.kernel)+".tar"
+	i.Form, i.Name, i.File = lab.FormKernel, file, filepath.Base(x.kernel)
 	r, err := folder.Kernel(x.kernel, x.initrd, x.modules)
 	return r, 0, err
 }
@@ -145,7 +150,7 @@ func (c *call) importImage(ctx context.Context, file string, x importing) error 
 	if err != nil {
 		return err
 	}
-	r, of, err := c.importSource(file, x, &i)
+	r, of, err := c.importSource(ctx, file, x, &i)
 	if err != nil {
 		return err
 	}
@@ -154,9 +159,7 @@ func (c *call) importImage(ctx context.Context, file string, x importing) error 
 		if file == "-" {
 			return fmt.Errorf("standard input has no name: --name NAME: %w", lab.ErrInvalid)
 		}
-		if _, guess, err := action.ParseImport(filepath.Base(absolute(file))); err == nil {
-			i.Name = guess.Name
-		} else {
+		if i.Name = action.NameByFile(absolute(file)); i.Name == "" {
 			return fmt.Errorf("%s: its name makes no image's name: --name NAME: %w", file, lab.ErrInvalid)
 		}
 	}
@@ -171,19 +174,30 @@ func (c *call) importImage(ctx context.Context, file string, x importing) error 
 	return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error {
 		have := s.Images[i.Name]
 		i.Form, i.Kind = x.guess(r, i, have)
+		files, isFolder := r.(*folder.Reader)
+		isFolder = isFolder && x.kernel == ""
+		if isFolder && i.Form == lab.FormDisk {
+			return fmt.Errorf("%s is a folder, and a folder is no disk; --form tree makes a Linux root of it, --form files a file set: %w", file, lab.ErrInvalid)
+		}
 		p := c.meter("import "+i.Name, of)
 		got, err := d.Import(ctx, r, i, p.to)
 		p.end()
 		if err != nil {
 			return &kept{err, "nothing of " + i.Name + " was kept"}
 		}
-		if f, ok := r.(*folder.Reader); ok {
-			for _, left := range f.Left {
+		if isFolder {
+			got.Format = "folder"
+		}
+		if files != nil {
+			for _, left := range files.Left {
 				got.Warnings = append(got.Warnings, "left out: "+left)
 			}
 		}
 		for _, w := range got.Warnings {
 			c.aside("warning: %s", lab.Clean(w))
+		}
+		if !i.Dies.IsZero() {
+			c.aside("%s lives until %s", i.Name, i.Dies.Format("2006-01-02 15:04:05 MST"))
 		}
 		v := got.Version
 		result := fmt.Sprintf("%s from %s, %s, %s new in the store%s, %s", lab.Bytes(v.Bytes), got.Format, or(v.Found, "nothing known inside"), lab.Bytes(got.New), mended(got), took(got.Seconds))
@@ -211,14 +225,14 @@ func mended(got lab.Imported) string {
 }
 
 // source opens what is to be imported, and says how long it is, 0 when nobody knows.
-func (c *call) source(file string) (io.ReadCloser, int64, error) {
+func (c *call) source(ctx context.Context, file string) (io.ReadCloser, int64, error) {
 	if file == "-" {
 		if c.term.Asks {
 			return nil, 0, fmt.Errorf("standard input is a terminal; pipe the image into it: %w", lab.ErrInvalid)
 		}
 		return io.NopCloser(c.term.In), 0, nil
 	}
-	f, err := os.Open(file)
+	f, err := open(ctx, file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, 0, fmt.Errorf("%s: %w", file, lab.ErrNotFound)
 	}
@@ -234,6 +248,42 @@ func (c *call) source(file string) (io.ReadCloser, int64, error) {
 	}
 	r, err := folder.Open(file)
 	return r, 0, err
+}
+
+// open opens a file. A pipe that has a name is waited for until somebody writes into it, or until ctx is over: to open one waits in the kernel, where
+// no signal that carte hears ends it.
+func open(ctx context.Context, file string) (*os.File, error) {
+	at, err := filepath.EvalSymlinks(file) // which fails for the pipes of a shell's <( ), that have no name and somebody writes
+	if err != nil {
+		return os.Open(file)
+	}
+	if st, err := os.Stat(at); err != nil || st.Mode()&os.ModeNamedPipe == 0 {
+		return os.Open(file)
+	}
+	f, err := os.OpenFile(at, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	for ready := false; !ready; {
+		if ctx.Err() != nil {
+			return nil, errors.Join(fmt.Errorf("%s: nobody has written into this pipe: %w", file, context.Cause(ctx)), f.Close())
+		}
+		e := raw.Control(func(fd uintptr) {
+			all := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			n, e := unix.Poll(all, 100) // without a writer there is nothing, not even the end
+			if ready = n > 0; e != nil && e != unix.EINTR {
+				err = e
+			}
+		})
+		if err = errors.Join(err, e); err != nil {
+			return nil, errors.Join(fmt.Errorf("wait for %s: %w", file, err), f.Close())
+		}
+	}
+	return f, nil
 }
 
 // absolute is a path that ends with the name of what it leads to, also for "." and "..".

@@ -66,7 +66,7 @@ func (c *call) stackCommands() []entry {
 		{
 			use: "stack diff STACK STACK", help: "show what differs between two stacks: images, kernel line, parameters, clauses",
 			run: func(ctx context.Context, args []string) error {
-				return c.look(ctx, func(s lab.Snapshot) error { return c.diffStacks(s, args[0], args[1]) })
+				return c.look(ctx, func(s lab.Snapshot) error { return c.diffStacks(ctx, s, args[0], args[1]) })
 			},
 		},
 		{

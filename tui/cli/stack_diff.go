@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,12 +19,12 @@ type differDoc struct {
 }
 
 // diffStacks shows what differs between two stacks.
-func (c *call) diffStacks(s lab.Snapshot, one, other string) error {
-	a, err := c.stackNamed(s, []string{one}, "")
+func (c *call) diffStacks(ctx context.Context, s lab.Snapshot, one, other string) error {
+	a, err := c.stackNamed(ctx, s, []string{one}, "")
 	if err != nil {
 		return err
 	}
-	b, err := c.stackNamed(s, []string{other}, "")
+	b, err := c.stackNamed(ctx, s, []string{other}, "")
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (c *call) editStack(ctx context.Context, name string, e edits) error {
 		case e.from != "" && len(e.set) > 0:
 			return fmt.Errorf("either -f or --set: %w", lab.ErrInvalid)
 		case e.from != "":
-			st, b, err := c.stackText(e.from)
+			st, b, err := c.stackText(ctx, e.from)
 			if err != nil {
 				return err
 			}

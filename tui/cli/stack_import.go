@@ -52,7 +52,7 @@ func (c *call) importStack(ctx context.Context, file string, t takeFlags) error 
 	if err != nil {
 		return err
 	}
-	r, of, err := c.source(file)
+	r, of, err := c.source(ctx, file)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func (r *recipe) flags(f *pflag.FlagSet) {
 
 // newStack makes a stack of flags or of a text.
 func (c *call) newStack(ctx context.Context, name string, r recipe) error {
-	st, b, err := c.read(name, r)
+	st, b, err := c.read(ctx, name, r)
 	if err != nil {
 		return err
 	}
@@ -98,12 +98,12 @@ func (c *call) putText(ctx context.Context, d desk, s lab.Snapshot, b []byte, v 
 }
 
 // read makes the stack that a recipe says, but for its layers, whose names only the lab can read. With -f it returns the text, too.
-func (c *call) read(name string, r recipe) (st lab.Stack, b []byte, err error) {
+func (c *call) read(ctx context.Context, name string, r recipe) (st lab.Stack, b []byte, err error) {
 	if r.from != "" {
 		if !r.plain() {
 			return st, nil, fmt.Errorf("stack %s: -f takes the whole stack from a text; change that, or carte stack edit %s --set KEY=VALUE afterwards: %w", name, name, lab.ErrInvalid)
 		}
-		if st, b, err = c.stackText(r.from); err == nil {
+		if st, b, err = c.stackText(ctx, r.from); err == nil {
 			st.Name = name
 		}
 		return st, b, err
@@ -164,8 +164,8 @@ func (l layered) fits(s lab.Snapshot, ref lab.Ref) error {
 }
 
 // stackText reads a stack's text from a file or standard input.
-func (c *call) stackText(file string) (lab.Stack, []byte, error) {
-	r, _, err := c.source(file)
+func (c *call) stackText(ctx context.Context, file string) (lab.Stack, []byte, error) {
+	r, _, err := c.source(ctx, file)
 	if err != nil {
 		return lab.Stack{}, nil, err
 	}

@@ -108,10 +108,10 @@ func agreedWords(a lab.Agreed) string {
 }
 
 // stackNamed returns the stack of a command that takes a name or a text.
-func (c *call) stackNamed(s lab.Snapshot, args []string, from string) (lab.Stack, error) {
+func (c *call) stackNamed(ctx context.Context, s lab.Snapshot, args []string, from string) (lab.Stack, error) {
 	switch {
 	case from != "":
-		st, _, err := c.stackText(from)
+		st, _, err := c.stackText(ctx, from)
 		if len(args) > 0 {
 			st.Name = args[0]
 		}
@@ -130,7 +130,7 @@ func (c *call) stackNamed(s lab.Snapshot, args []string, from string) (lab.Stack
 // withStack calls do with that stack.
 func (c *call) withStack(ctx context.Context, args []string, from string, do func(desk, lab.Snapshot, lab.Stack) error) error {
 	return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error {
-		st, err := c.stackNamed(s, args, from)
+		st, err := c.stackNamed(ctx, s, args, from)
 		if err != nil {
 			return err
 		}

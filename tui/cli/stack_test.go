@@ -341,7 +341,7 @@ func TestImportKernelAndDates(t *testing.T) {
 		want         time.Time
 	}{
 		{"", "", time.Time{}},
-		{"2026-11-30", "", time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)},
+		{"2026-11-30", "", time.Date(2026, 11, 30, 23, 59, 59, 0, time.UTC)},
 		{"2026-11-30 18:00", "", time.Date(2026, 11, 30, 18, 0, 0, 0, time.UTC)},
 		{"2026-11-30T18:00:00+01:00", "", time.Date(2026, 11, 30, 17, 0, 0, 0, time.UTC)},
 		{"", "90m", now.Add(90 * time.Minute)},

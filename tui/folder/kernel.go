@@ -3,6 +3,7 @@ package folder
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -31,6 +32,14 @@ func Kernel(kernel, initrd, modules string) (*Reader, error) {
 		case st.Size() == 0:
 			return nil, fmt.Errorf("%s is empty: %w", x.file, lab.ErrInvalid)
 		}
+		switch tar, err := isTar(x.file); {
+		case err != nil:
+			return nil, err
+		case tar && x.as == "boot/initrd":
+			return nil, fmt.Errorf("%s is a tar archive, and an initrd is a cpio archive, which may be packed: (cd DIR && find . | cpio -o -H newc) > initrd: %w", x.file, lab.ErrInvalid)
+		case tar:
+			return nil, fmt.Errorf("%s is a tar archive, and no kernel; one that has boot/kernel in it is imported without --kernel: %w", x.file, lab.ErrInvalid)
+		}
 		all = append(all, it)
 	}
 	if modules != "" {
@@ -50,6 +59,20 @@ func Kernel(kernel, initrd, modules string) (*Reader, error) {
 		r.skip[path.Join(all[len(all)-1].name, link)] = modules != ""
 	}
 	return r, nil
+}
+
+// isTar says whether a file is a tar archive that is not packed: its first header says so (POSIX 1003.1, ustar).
+func isTar(file string) (bool, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	magic := make([]byte, 5)
+	if _, err := f.ReadAt(magic, 257); err != nil && err != io.EOF {
+		return false, err
+	}
+	return string(magic) == "ustar", nil
 }
 
 // find is the item of a file, or of what a link to one leads to.

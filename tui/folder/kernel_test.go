@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"carte/lab"
@@ -90,7 +91,7 @@ func TestKernel(t *testing.T) {
 }
 
 func TestKernelThatIsNone(t *testing.T) {
-	dir := tree(t, map[string]string{"vmlinuz": "k", "empty": "", "sources/": "", "two/6.1/modules.dep": "", "two/6.2/modules.dep": ""})
+	dir := tree(t, map[string]string{"vmlinuz": "k", "root.tar": strings.Repeat("\x00", 257) + "ustar\x0000", "empty": "", "sources/": "", "two/6.1/modules.dep": "", "two/6.2/modules.dep": ""})
 	for _, c := range []struct {
 		kernel, initrd, modules string
 		want                    error
@@ -98,6 +99,8 @@ func TestKernelThatIsNone(t *testing.T) {
 		{"nix", "", "", lab.ErrNotFound},
 		{"sources", "", "", lab.ErrInvalid},
 		{"empty", "", "", lab.ErrInvalid},
+		{"root.tar", "", "", lab.ErrInvalid},
+		{"vmlinuz", "root.tar", "", lab.ErrInvalid},
 		{"vmlinuz", "nix", "", lab.ErrNotFound},
 		{"vmlinuz", "", "nix", lab.ErrNotFound},
 		{"vmlinuz", "", "sources", lab.ErrInvalid},
