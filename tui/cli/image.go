@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -172,6 +173,13 @@ func (c *call) showImage(s lab.Snapshot, name string) error {
 	if ref.Version != 0 {
 		im.Versions = []versionDoc{versionOf(s, v)}
 	}
+	if c.term.Table && !c.json && !c.quiet { // a script has the document
+		rows := filled(imageRows(s, s.Images[ref.Name], v))
+		if err := aligned(c.term.Out, nil, rows); err != nil {
+			return err
+		}
+		fmt.Fprintln(c.term.Out)
+	}
 	l := list{doc: im, head: []string{"VERSION", "MADE", "SIZE", "FILE SYSTEMS", "CONTENT", "STORED", "SAVED", "ROOT", "FOUND", "CONTRACT", "MESSAGE"}}
 	for _, v := range im.Versions {
 		l.names = append(l.names, v.Ref.String())
@@ -183,6 +191,26 @@ func (c *call) showImage(s lab.Snapshot, name string) error {
 		l.rows = append(l.rows, slices.Concat([]string{v.Ref.String(), made}, sizesOf(v), []string{lab.Bytes(v.Stored), lab.Bytes(v.Saved), v.Root[:12], v.Found, badge, v.Message}))
 	}
 	return c.show(l)
+}
+
+// imageRows are what defines an image, as far as it goes by its versions by this one.
+func imageRows(s lab.Snapshot, i lab.Image, v lab.Version) [][]string {
+	var clauses []string
+	for _, x := range lab.Clauses {
+		if need, ok := v.Offers[x.Clause]; ok {
+			clauses = append(clauses, fmt.Sprintf("%s (%s)", x.Clause, need))
+		}
+	}
+	lives := ""
+	if !i.Dies.IsZero() {
+		lives = "until " + i.Dies.Local().Format("2006-01-02 15:04")
+	} else if i.Owner != "" {
+		lives = "with " + i.Owner
+	}
+	return [][]string{
+		{"name", i.Name}, {"kind", i.Kind}, {"form", string(i.Form)}, {"version", v.Ref().String()}, {"tags", strings.Join(s.TagsOf(v), ", ")},
+		{"place", v.Place}, {"clauses", strings.Join(clauses, ", ")}, {"lives", lives}, {"used by", strings.Join(imageOf(s, i).Stacks, ", ")},
+	}
 }
 
 func (c *call) verify(ctx context.Context, d desk, names []string) error {

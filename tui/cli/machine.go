@@ -34,6 +34,7 @@ func (s size) String() string {
 }
 
 func (c *call) machineCommands() []entry {
+	var yes bool
 	var state, name, disk, confirm string
 	var disarm, virtual bool
 	var macs []string
@@ -156,9 +157,19 @@ func (c *call) machineCommands() []entry {
 			},
 		},
 		{
-			use: "machine power MACHINE WANT", action: "machine.power", long: "Switch a machine: WANT is on, off or cycle. The command ends when the order was carried out.",
+			use: "machine power MACHINE WANT", action: "machine.power", long: "Switch a machine: WANT is on, off or cycle. The command ends when the order was carried out. off and cycle end the boot that goes on, after a question; a script says --yes.",
+			flags: func(f *pflag.FlagSet) { f.BoolVar(&yes, "yes", false, "end the boot that goes on, without a question") },
 			run: func(ctx context.Context, args []string) error {
-				return c.live(func(d desk) error { return c.power(ctx, d, args[0], args[1]) })
+				return c.live(func(d desk) error {
+					ends, err := c.mayEnd(ctx, d, args[0], args[1], yes)
+					if err != nil {
+						return err
+					}
+					if err := c.power(ctx, d, args[0], args[1]); err != nil {
+						return err
+					}
+					return c.sayEnded(ctx, d, ends)
+				})
 			},
 		},
 	}
@@ -193,6 +204,43 @@ func (c *call) sayMachine(ctx context.Context, v lab.Verb, done string) error {
 		m := ch.Machines[len(ch.Machines)-1]
 		return c.show(list{doc: machineOf(s, m), names: []string{m.Label()}, rows: [][]string{{m.Label(), done}}})
 	})
+}
+
+// mayEnd asks before an order that ends the boot that goes on, as the screen does, and returns that; 0: there is none.
+func (c *call) mayEnd(ctx context.Context, d desk, machine, want string, yes bool) (int64, error) {
+	s, err := d.Watch(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	m, err := s.Find(machine)
+	if err != nil {
+		return 0, err
+	}
+	b, busy := s.Active(m.ID)
+	if !busy || want != "off" && want != "cycle" {
+		return 0, nil
+	}
+	loses := fmt.Sprintf("power %s ends boot %d of %s on %s, which is %s", want, b.ID, b.Plan.Stack, m.Label(), whereIs(b))
+	switch {
+	case yes:
+		return b.ID, nil
+	case !c.term.Asks:
+		return 0, fmt.Errorf("%s; repeat it with --yes: %w", loses, lab.ErrConfirm)
+	}
+	fmt.Fprintf(c.term.Err, "%s.\ny goes on, Enter leaves everything as it is: ", loses)
+	if typed, err := readLine(c.term.In); err != nil || strings.ToLower(typed) != "y" && strings.ToLower(typed) != "yes" {
+		return 0, fmt.Errorf("nothing was changed: %w", lab.ErrConfirm)
+	}
+	return b.ID, nil
+}
+
+// sayEnded says what became of the boot that an order ended.
+func (c *call) sayEnded(ctx context.Context, d desk, boot int64) error {
+	s, err := d.Watch(ctx, 0)
+	if b, ok := s.Boots[boot]; ok && err == nil {
+		c.note("boot %d of %s is %s", b.ID, b.Plan.Stack, string(b.State)+optional(": ", b.Reason))
+	}
+	return err
 }
 
 // power orders, and waits until the order was carried out.

@@ -126,6 +126,9 @@ func setKey(s lab.Snapshot, st *lab.Stack, word string) error {
 // editText lets a person edit a stack. A text that is broken, or that the lab refuses, is opened again at its line. What was
 // written is never lost: an error names the file that has it.
 func (c *call) editText(ctx context.Context, d desk, was lab.Stack) (err error) {
+	if argv := action.Editor(c.term.Env, "", 1); !c.term.Asks && action.OnTerminal(argv[0]) {
+		return fmt.Errorf("there is no terminal to edit stack %s on: --set KEY=VALUE changes one key, -f FILE takes a whole text: %w", was.Name, lab.ErrInvalid)
+	}
 	f, err := os.CreateTemp("", "carte-"+was.Name+"-*.toml")
 	if err != nil {
 		return err
@@ -137,7 +140,10 @@ func (c *call) editText(ctx context.Context, d desk, was lab.Stack) (err error) 
 	}
 	for line := 1; ; {
 		if err := c.editor(ctx, f.Name(), line); err != nil {
-			return fmt.Errorf("%w; the text is in %s", err, f.Name())
+			if b, readErr := os.ReadFile(f.Name()); readErr != nil || string(b) == string(begun) {
+				return errors.Join(err, os.Remove(f.Name()))
+			}
+			return fmt.Errorf("%w; nothing was changed, and your text is in %s", err, f.Name())
 		}
 		b, err := os.ReadFile(f.Name())
 		if err != nil {

@@ -211,6 +211,28 @@ func (b *bench) typed(text string) {
 	b.t.Cleanup(func() { b.keys.Close() })
 }
 
+// Without a terminal no editor is started that needs one, and nothing is left behind where nothing was typed.
+func TestEditWithoutATerminal(t *testing.T) {
+	b := newBench(t)
+	b.compose()
+	b.ok("stack new six --system tree")
+	t.Setenv("TMPDIR", t.TempDir())
+	for editor, says := range map[string]string{"": "there is no terminal", "vim -n": "there is no terminal", "/nonexist": "the editor (/nonexist)"} {
+		b.term.Env = func(name string) string { return map[string]string{"EDITOR": editor}[name] }
+		if _, errs, code := b.run("stack", "edit", "six"); code == 0 || !strings.Contains(errs, says) {
+			t.Errorf("%q: exit %d: %s", editor, code, errs)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "carte-six-*")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	b.editor("echo broken >> $1; exit 1")
+	_, errs, _ := b.run("stack", "edit", "six")
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "carte-six-*")); len(left) != 1 || !strings.Contains(errs, left[0]) {
+		t.Errorf("left %v, said %s", left, errs)
+	}
+}
+
 func TestStackEditor(t *testing.T) {
 	b := newBench(t)
 	b.compose()
