@@ -145,7 +145,11 @@ func (j *judging) system(p Plan) {
 	}
 	in := j.Versions[root.Ref.String()].Inside
 	if p.Form == FormTree && in.Init == "" && (in.Arch != "" || len(in.UUIDs) > 0) {
-		j.warn("W-INIT", fmt.Sprintf("carte image import FILE --name %s, of a tree that has /sbin/init", root.Ref.Name), "no init was found in %s: nothing would start in it", root.Ref)
+		say, code := j.stop, "E-INIT"
+		if len(p.Layers) > 1 || strings.Contains(p.Cmdline, "init=") || p.Until == RungHandover { // which may bring one, name another, or start nothing
+			say, code = j.warn, "W-INIT"
+		}
+		say(code, fmt.Sprintf("carte image import FILE --name %s, of a tree that has /sbin/init", root.Ref.Name), "no init was found in %s: nothing would start in it", root.Ref)
 	}
 	var arch string
 	var of Ref

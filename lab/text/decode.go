@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -30,11 +31,28 @@ func decode(b []byte, into any) error {
 		return fmt.Errorf("line %d: %q is no word that carte knows here%s:\n%s: %w", row, strings.Join(first.Key(), "."), known(into, first.Key()), strict.String(), lab.ErrInvalid)
 	case errors.As(err, &wrong):
 		row, column := wrong.Position()
-		return fmt.Errorf("line %d, column %d: %v:\n%s: %w", row, column, strings.TrimPrefix(wrong.Error(), "toml: "), wrong.String(), lab.ErrInvalid)
+		return fmt.Errorf("line %d, column %d: %v:\n%s: %w", row, column, plain(wrong), wrong.String(), lab.ErrInvalid)
 	case err != nil:
 		return fmt.Errorf("%v: %w", err, lab.ErrInvalid)
 	}
 	return nil
+}
+
+// mismatch is how the decoder says that a value is of another sort than its word wants, in the words of a Go program.
+var mismatch = regexp.MustCompile(`cannot decode TOML (\S+) into .* of type \S*?(\w+)$`)
+
+// plain says in a person's words what is wrong.
+func plain(wrong *toml.DecodeError) string {
+	said := strings.TrimPrefix(wrong.Error(), "toml: ")
+	m := mismatch.FindStringSubmatch(said)
+	if m == nil {
+		return said
+	}
+	wants := map[string]string{"string": "text in quotes", "bool": "true or false", "int": "a number", "int64": "a number"}[m[2]]
+	if wants == "" {
+		wants = "something of another sort"
+	}
+	return fmt.Sprintf("%q is to be %s, and this is of the sort %s", strings.Join(wrong.Key(), "."), wants, m[1])
 }
 
 // known lists the words that there might have been where an unknown one stood.

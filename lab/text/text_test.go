@@ -141,6 +141,7 @@ func TestManifest(t *testing.T) {
 		"[clauses]\nautorun = \"optional\"\n": "clause \"autorun\"",
 		"[clauses]\nlazy = \"maybe\"\n":       "optional or required",
 		"[kernel]\nstarts = \"grub\"\n":       "linux, multiboot, elf or efi",
+		"place = 7\n":                         "line 1, column 9: \"place\" is to be text in quotes, and this is of the sort integer",
 		"where = \"/\"\n":                     "line 1: \"where\" is no word that carte knows here; there are place, clauses, kernel",
 		"[kernel]\ninitrd = \"x\"\n":          "there are cmdline, starts",
 	} {
