@@ -68,7 +68,11 @@ func (c *call) importStack(ctx context.Context, file string, t takeFlags) error 
 		if err != nil {
 			return err
 		}
-		return c.show(takenList(s, got))
+		l := takenList(s, got)
+		if len(l.rows) == 0 {
+			c.aside("this lab has all of these bytes already; nothing was added")
+		}
+		return c.show(l)
 	})
 }
 
