@@ -27,7 +27,7 @@ type Stack struct {
 	Keep    []string          `json:"keep,omitempty"`    // images that are written back because this stack asks for it
 	Files   []TextFile        `json:"files,omitempty"`   // written into the running system; {name} is a parameter, {machine} and {mac} are the machine's
 	Note    string            `json:"note,omitempty"`
-	Since   time.Time         `json:"since"`
+	Since   time.Time         `json:"since,omitzero"`
 }
 
 // A TextFile is a small file, such as a host name or a key.

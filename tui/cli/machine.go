@@ -157,7 +157,7 @@ func (c *call) machineCommands() []entry {
 			},
 		},
 		{
-			use: "machine power MACHINE WANT", action: "machine.power", long: "Switch a machine: WANT is on, off or cycle. The command ends when the order was carried out. off and cycle end the boot that goes on, after a question; a script says --yes.",
+			use: "machine power MACHINE WANT", action: "machine.power", long: "Switch a machine: WANT is on, off or cycle. The command ends when the order was carried out. off ends the boot that goes on and cycle interrupts it, after a question; a script says --yes.",
 			flags: func(f *pflag.FlagSet) { f.BoolVar(&yes, "yes", false, "end the boot that goes on, without a question") },
 			run: func(ctx context.Context, args []string) error {
 				return c.live(func(d desk) error {
@@ -220,7 +220,11 @@ func (c *call) mayEnd(ctx context.Context, d desk, machine, want string, yes boo
 	if !busy || want != "off" && want != "cycle" {
 		return 0, nil
 	}
-	loses := fmt.Sprintf("power %s ends boot %d of %s on %s, which is %s", want, b.ID, b.Plan.Stack, m.Label(), whereIs(b))
+	does := "ends"
+	if want == "cycle" { // it is tried again
+		does = "interrupts"
+	}
+	loses := fmt.Sprintf("power %s %s boot %d of %s on %s, which is %s", want, does, b.ID, b.Plan.Stack, m.Label(), whereIs(b))
 	switch {
 	case yes:
 		return b.ID, nil

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"carte/lab"
@@ -148,6 +149,12 @@ func (c *call) checkStack(ctx context.Context, args []string, from, machine stri
 		if err != nil {
 			return err
 		}
+		if from != "" {
+			mendText(st, j.Remarks)
+			for _, m := range j.Machines {
+				mendText(st, m.Remarks)
+			}
+		}
 		if machine != "" {
 			m, err := s.Find(machine)
 			if err != nil {
@@ -160,6 +167,28 @@ func (c *call) checkStack(ctx context.Context, args []string, from, machine stri
 		}
 		return refusedBy(j)
 	})
+}
+
+// mendText lets remarks on a text that is not the lab's say which lines to write, in place of commands that change a stack.
+func mendText(st lab.Stack, all []lab.Remark) {
+	was := strings.Split(string(text.Stack(st)), "\n")
+	for i, r := range all {
+		switch {
+		case r.Edited != nil:
+			var lines []string
+			for _, l := range strings.Split(string(text.Stack(*r.Edited)), "\n") {
+				if strings.TrimSpace(l) != "" && !slices.Contains(was, l) {
+					lines = append(lines, strings.TrimSpace(l))
+				}
+			}
+			all[i].Fix = "write in the text: " + strings.Join(lines, "; ")
+			if len(lines) == 0 {
+				all[i].Fix = "take out of the text what it names"
+			}
+		case strings.Contains(r.Fix, "carte stack edit ") || strings.Contains(r.Fix, "carte stack fix "):
+			all[i].Fix = "edit the text"
+		}
+	}
 }
 
 func only(all []lab.JudgedMachine, name string) []lab.JudgedMachine {
