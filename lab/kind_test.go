@@ -255,6 +255,22 @@ func TestDyingWaitsForTheBoot(t *testing.T) {
 	}
 }
 
+// One that dies while a boot waits ends the wait, and is gone with it.
+func TestDyingEndsTheWait(t *testing.T) {
+	b := furnished(t)
+	id := b.runs("vm", Stack{Name: "s", Layers: named("root", "tmp")}).ID
+	waits := b.must(Queue{Machine: "vm", Stack: "s"}).Boots[0].ID
+	b.clock = b.clock.Add(2 * time.Hour)
+	b.report(1, Report{Boot: id, Shim: true, Lines: []string{"::carte done"}})
+	b.pass(time.Second)
+	if x := b.now().Boots[waits]; x.State != Revoked || !strings.Contains(x.Reason, `clause "lifetime"`) {
+		t.Errorf("the boot that waited is %s: %q", x.State, x.Reason)
+	}
+	if _, ok := b.now().Versions["tmp@1"]; ok {
+		t.Error("it lives on")
+	}
+}
+
 // A system is written back where its stack asks for it, and a user image always.
 func TestMayWriteBack(t *testing.T) {
 	b := furnished(t)

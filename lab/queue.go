@@ -62,13 +62,21 @@ func (d *draft) enqueue(m Machine, p Plan) {
 
 // alive refuses a plan with an image whose date has come. Its bytes are there until a lab that runs removes them.
 func (d *draft) alive(p Plan) error {
+	if why := d.died(p); why != "" {
+		return fmt.Errorf("%s: %w", why, ErrRefused)
+	}
+	return nil
+}
+
+// died says which image of a plan is past its date; empty: none.
+func (d *draft) died(p Plan) string {
 	for _, l := range p.Layers {
 		im := d.Images[l.Ref.Name]
 		if !im.Dies.IsZero() && !im.Dies.After(d.at) {
-			return fmt.Errorf("image %s died at %s (clause %q of kind %s): %w", im.Name, im.Dies.Format(time.RFC3339), ClauseLifetime, im.Kind, ErrRefused)
+			return fmt.Sprintf("image %s died at %s (clause %q of kind %s)", im.Name, im.Dies.Format(time.RFC3339), ClauseLifetime, im.Kind)
 		}
 	}
-	return nil
+	return ""
 }
 
 // writers refuses a second machine for an image that only one may have at a time.

@@ -15,7 +15,11 @@ const agentSilence = 60 * time.Second
 func settle(d *draft) {
 	for _, b := range d.SortedBoots() {
 		switch {
-		case b.State.Final() || b.State == Queued:
+		case b.State.Final():
+		case b.State == Queued:
+			if why := d.died(b.Plan); why != "" && b.Plan.Capture == nil {
+				d.revoke(b, why+" while the boot waited")
+			}
 		case b.Revoke != "":
 			if d.at.Sub(b.Since) > RevokeGrace {
 				d.revoke(b, b.Revoke+"; the agent did not answer in time and the machine was switched off")
