@@ -218,6 +218,19 @@ func TestPowerEndsABoot(t *testing.T) {
 	}
 }
 
+// A machine that is off has no console; that is not a lab that cannot be reached.
+func TestConsoleOfAMachineThatIsOff(t *testing.T) {
+	b := newBench(t)
+	b.ok("machine add vm-1 --virtual")
+	b.serve()
+	if err := b.desk.Powered(t.Context(), lab.Powered{Machine: 1, State: "off"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := b.run("console", "vm-1"); code != 4 || !strings.Contains(errs, "vm-1 is off") {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+}
+
 func TestPower(t *testing.T) {
 	b := newBench(t)
 	b.ok("machine add vm-1 --virtual")

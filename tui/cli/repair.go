@@ -52,6 +52,9 @@ func (c *call) console(ctx context.Context, d desk, s lab.Snapshot, machine stri
 	if err != nil {
 		return err
 	}
+	if m.Virtual != nil && s.Live[m.ID].Power == "off" {
+		return fmt.Errorf("%s is off; carte machine power %s on, or boot it: %w", m.Label(), m.Label(), lab.ErrRefused)
+	}
 	if err := d.client.Type(ctx, m.Label(), nil); err != nil {
 		return err
 	}
