@@ -214,12 +214,14 @@ func (c *call) waitMachine(ctx context.Context, d lab.Desk, name, goal string, t
 	if !slices.Contains(machineGoals, goal) {
 		return fmt.Errorf("a machine never is %q; wait for one of %s: %w", goal, strings.Join(machineGoals, ", "), lab.ErrInvalid)
 	}
+	look := ctx // the first is not hurried: what is said of the machine in the end must have been seen
 	ctx, cancel := within(ctx, timeout)
 	defer cancel()
 	var rev uint64
 	state := "not there"
 	for {
-		s, err := c.watch(ctx, d, rev)
+		s, err := c.watch(look, d, rev)
+		look = ctx
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("%s was not %s within %s; it is %s: %w", name, goal, timeout, state, err)
 		}
