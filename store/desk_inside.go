@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"carte/lab"
+	"carte/lab/text"
 	"carte/store/media"
 )
 
@@ -33,6 +34,11 @@ func describe(files *media.Files, v *lab.AddVersion, fresh bool) (warnings []str
 		v.Cmdline = m.Kernel.Cmdline
 	}
 	roots := media.PlacedRoots(m.Kernel.Cmdline)
+	defer func() {
+		if err == nil && v.Form != lab.FormKernel && m.Kernel != (text.KernelPart{}) {
+			warnings = append(warnings, fmt.Sprintf("its manifest has a part [kernel], which is read in a kernel image alone; this is of the form %s", v.Form))
+		}
+	}()
 	switch v.Form {
 	case lab.FormKernel:
 		var k media.KernelFacts

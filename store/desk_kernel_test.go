@@ -128,6 +128,7 @@ func TestWhatIsNoKernelIsRefused(t *testing.T) {
 		"a kernel is one ext4":            noise(8192, 1),
 		"cut off":                         kernelTar(t, "6.1", 1)[:1<<20],
 		"kernel.starts is \"grub\"":       kernelTar(t, "6.1", 1, member{name: "carte/image.toml", text: "[kernel]\nstarts = \"grub\"\n"}),
+		"image.toml is no file":           kernelTar(t, "6.1", 1, member{name: "carte/image.toml/x", text: "x"}),
 		"leads out":                       tarred(t, member{name: "boot/../../kernel", text: "x"}),
 		"which is no file that came befo": tarred(t, member{name: "boot/kernel", kind: tar.TypeLink, link: "vmlinuz"}),
 	} {
@@ -137,6 +138,17 @@ func TestWhatIsNoKernelIsRefused(t *testing.T) {
 	}
 	if s, _ := d.Watch(t.Context(), 0); len(s.Images) > 0 {
 		t.Error("there is an image")
+	}
+}
+
+// What a manifest says for a kernel is heard of a kernel alone, and that is said.
+func TestKernelPartOfFiles(t *testing.T) {
+	d := hold(t, t.TempDir())
+	defer d.State.Close()
+	b := tarred(t, member{name: "carte/image.toml", text: "[kernel]\ncmdline = \"quiet\"\n"}, member{name: "x", text: "x"})
+	got := imported(t, d, lab.Import{Name: "mine", Kind: "user", Form: lab.FormFiles}, b)
+	if got.Version.Cmdline != "" || !strings.Contains(strings.Join(got.Warnings, " "), "[kernel]") {
+		t.Errorf("it says %q, and carte %q", got.Version.Cmdline, got.Warnings)
 	}
 }
 

@@ -27,7 +27,7 @@ func (f *Files) manifestNode(form lab.Form) *ext4.Node {
 		places = append(places, manifestTop)
 	}
 	for _, name := range places {
-		if n := f.follow(name); n != nil && n.Mode&ext4.TypeMask == ext4.TypeFile {
+		if n := f.follow(name); n != nil {
 			return n
 		}
 	}
@@ -39,6 +39,9 @@ func (f *Files) Manifest(form lab.Form) (m text.Manifest, have bool, err error) 
 	n := f.manifestNode(form)
 	if n == nil {
 		return m, false, nil
+	}
+	if n.Mode&ext4.TypeMask != ext4.TypeFile {
+		return m, true, fmt.Errorf("%s is no file; an image says there, in TOML, what it offers: %w", n.Path, lab.ErrInvalid)
 	}
 	if n.Size > maxManifest {
 		return m, true, fmt.Errorf("%s has %s, and %s are the most that a manifest has: %w", n.Path, lab.Bytes(n.Size), lab.Bytes(maxManifest), lab.ErrInvalid)
