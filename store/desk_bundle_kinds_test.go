@@ -179,25 +179,8 @@ func TestAnInterruptedBundleLeavesNoKind(t *testing.T) {
 	d, b := courseLab(t)
 	defer d.State.Close()
 	for at, whole := range map[string]bool{"bundle stored": false, "kinds prepared": false, "bundle taken": true} {
-		dir := t.TempDir()
-		other := hold(t, dir)
-		stopped := errors.New("stopped")
-		other.State.Chunks.step = func(name string) {
-			if name == at {
-				panic(stopped)
-			}
-		}
-		func() {
-			defer func() {
-				if recover() != stopped {
-					t.Errorf("not stopped at %q", at)
-				}
-			}()
-			_, _ = other.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil)
-		}()
-		other.State.lock.Close() // as a kill would leave it: nothing else is closed
-		other.State.DB.Close()
-		other = hold(t, dir)
+		other := hold(t, t.TempDir())
+		other = stoppedAt(t, other, at, func() { _, _ = other.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil) })
 		s, err := other.Watch(t.Context(), 0)
 		if err != nil || (len(s.Stacks) == 1) != whole || (len(s.OwnKinds) == 1) != whole || s.KindsAt.Trouble != "" {
 			t.Errorf("after a stop at %q: %v, stacks %v, kinds %v, %q", at, err, s.Stacks, s.OwnKinds, s.KindsAt.Trouble)

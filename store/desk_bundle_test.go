@@ -214,25 +214,8 @@ func TestAnInterruptedBundleLeavesNothing(t *testing.T) {
 	d, b := bundled(t)
 	defer d.State.Close()
 	for _, at := range []string{"pack written", "index written", "manifest written", "bundle stored"} {
-		dir := t.TempDir()
-		other := hold(t, dir)
-		stopped := errors.New("stopped")
-		other.State.Chunks.step = func(name string) {
-			if name == at {
-				panic(stopped)
-			}
-		}
-		func() {
-			defer func() {
-				if recover() != stopped {
-					t.Errorf("not stopped at %q", at)
-				}
-			}()
-			_, _ = other.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil)
-		}()
-		other.State.lock.Close() // as a kill would leave it: nothing else is closed
-		other.State.DB.Close()
-		other = hold(t, dir)
+		other := hold(t, t.TempDir())
+		other = stoppedAt(t, other, at, func() { _, _ = other.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil) })
 		untouched(t, other, 0)
 		if _, err := other.ImportStack(t.Context(), bytes.NewReader(b), lab.TakeAs{}, nil); err != nil {
 			t.Errorf("after a stop at %q: %v", at, err)

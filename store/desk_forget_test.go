@@ -57,26 +57,9 @@ func TestForgottenResultsAreRemoved(t *testing.T) {
 // Stopped at any point, results are either whole and in the record, or gone from both.
 func TestAStopWhileResultsAreForgotten(t *testing.T) {
 	for at, gone := range map[string]bool{"results forgotten": true, "results taken away": true} {
-		dir := t.TempDir()
-		d := composedDesk(t, dir)
+		d := composedDesk(t, t.TempDir())
 		kept, b := overWith(t, d, 1), overWith(t, d, 2)
-		stopped := errors.New("stopped")
-		d.State.Chunks.step = func(name string) {
-			if name == at {
-				panic(stopped)
-			}
-		}
-		func() {
-			defer func() {
-				if recover() != stopped {
-					t.Errorf("not stopped at %q", at)
-				}
-			}()
-			_, _ = d.Say(t.Context(), lab.ForgetOut{Boots: []int64{b.ID}, Confirm: []int64{b.ID}})
-		}()
-		d.State.lock.Close() // as a kill would leave it
-		d.State.DB.Close()
-		d = hold(t, dir)
+		d = stoppedAt(t, d, at, func() { _, _ = d.Say(t.Context(), lab.ForgetOut{Boots: []int64{b.ID}, Confirm: []int64{b.ID}}) })
 		s, err := d.Watch(t.Context(), 0)
 		if err != nil {
 			t.Fatal(err)

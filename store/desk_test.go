@@ -152,3 +152,26 @@ func TestStateIsOneProcess(t *testing.T) {
 		}
 	}
 }
+
+// stoppedAt does something until the step with that name, and leaves the desk as a kill would: nothing is closed but what would keep
+// the next one out, which it returns.
+func stoppedAt(t *testing.T, d *Desk, at string, do func()) *Desk {
+	t.Helper()
+	stopped := errors.New("stopped")
+	d.State.Chunks.step = func(name string) {
+		if name == at {
+			panic(stopped)
+		}
+	}
+	func() {
+		defer func() {
+			if recover() != stopped {
+				t.Errorf("not stopped at %q", at)
+			}
+		}()
+		do()
+	}()
+	d.State.lock.Close()
+	d.State.DB.Close()
+	return hold(t, d.State.Dir)
+}
