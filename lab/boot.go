@@ -147,6 +147,7 @@ func (d *draft) move(b Boot, to State, reason string) Boot {
 	if !slices.Contains(Moves[b.State], to) {
 		panic(fmt.Sprintf("BUG: boot %d cannot go from %s to %s", b.ID, b.State, to))
 	}
+	b.Moved = d.MovedBy(b)
 	b.State, b.Reason, b.Since = to, reason, d.at
 	if to.Final() {
 		b.Ended, b.Revoke = d.at, ""
@@ -297,13 +298,14 @@ func (v Stop) decide(d *draft) error {
 
 // revoke ends a boot at once and switches the machine off where carte can.
 func (d *draft) revoke(b Boot, reason string) {
-	if b.State != Queued {
+	was := b.State
+	d.move(b, Revoked, reason)
+	if was != Queued {
 		d.voidTicket(b.Machine)
 		live := d.live(b.Machine)
 		live.Order, live.Agent = "off", false
 		d.put(live)
 	}
-	d.move(b, Revoked, reason)
 }
 
 // Retry queues a boot that is over once more, with the same plan, and lifts the parking of its machine. A boot that waits

@@ -182,10 +182,15 @@ func TestRevocation(t *testing.T) {
 	}
 	b.report(1, Report{Boot: polite, Revoked: true})
 	b.in(polite, Revoked, "lunch")
+	b.report(2, Report{Boot: silent, Rung: RungWrite})
+	b.report(2, Report{Boot: silent, Rung: RungWrite, Moved: Moved{Read: 9, Written: 7}})
 	b.pass(RevokeGrace)
 	b.in(silent, Working)
 	b.pass(time.Second)
 	b.in(silent, Revoked, "lunch", "did not answer in time")
+	if x := b.now().Boots[silent]; x.Moved.Written != 7 {
+		t.Errorf("what it wrote last is not in the record: %+v", x.Moved)
+	}
 	if live := b.now().Live[b.machine("metal").ID]; live.Order != "off" || live.Agent {
 		t.Errorf("%+v", live)
 	}
