@@ -36,7 +36,7 @@ func (m *Merged) Kernel(o KernelOptions) (k BootKernel, err error) {
 	if o.Own {
 		k.Path, k.Initrd = "/boot/kernel", "/boot/initrd"
 	} else if k.Path, k.Initrd = m.ownKernel(); k.Path == "" {
-		return k, fmt.Errorf("it has no kernel: nothing in /boot, and no layer is a kernel; carte's own does not come along: %w", lab.ErrRefused)
+		return k, fmt.Errorf("it has no kernel: nothing in /boot, and no layer is a kernel; carte's own does not come along; carte image import LINUX.deb --form kernel makes one, and carte stack edit puts it among the layers: %w", lab.ErrRefused)
 	}
 	if k.kernel = m.open(k.Path); k.kernel == nil {
 		return k, fmt.Errorf("there is no kernel at %s: %w", k.Path, lab.ErrRefused)
