@@ -325,7 +325,7 @@ func checkPlace(image, place string) error {
 		return fmt.Errorf("image %s: files are mounted at an absolute path such as /home/me, not at %q: %w", image, place, ErrInvalid)
 	}
 	for _, own := range []string{"/carte", "/proc", "/sys", "/dev", "/run"} {
-		if (place == own || strings.HasPrefix(place, own+"/")) && place != ProjectPlace {
+		if (place == own || strings.HasPrefix(place, own+"/")) && place != ProjectPlace && place != ProbePlace {
 			return fmt.Errorf("image %s: files are not mounted at %s: %s is the kernel's or carte's own; a place such as /home/me or /opt/tools is free, and so is %s: %w", image, place, own, ProjectPlace, ErrInvalid)
 		}
 	}

@@ -256,6 +256,7 @@ var places = map[string]string{"project": ProjectPlace}
 // Where a project lies in the user's system, and where it leaves what is to be taken home.
 const (
 	ProjectPlace = "/carte/project"
+	ProbePlace   = "/carte/contract" // of what a contract test brings
 	OutPlace     = "/carte/out"
 )
 

@@ -16,10 +16,7 @@ import (
 
 // What a contract test boots: the image, what it needs beside it, and a machine; and how all of that is taken away again.
 
-const (
-	contractNote = "made by carte contract test"
-	probePlace   = "/carte/contract" // of the image by which the probe's clauses are offered
-)
+const contractNote = "made by carte contract test"
 
 // probeRun is the program that looks round in the user's system. It says numbers, because those come home with the boot's record.
 const probeRun = `#!/bin/sh
@@ -185,7 +182,7 @@ func (t *contractTest) onTree(ctx context.Context, s lab.Snapshot) error {
 	}
 	t.stack.Asks[lab.Results], t.stack.Asks[lab.Autostart] = lab.Optional, lab.Optional
 	ref, err := t.add(ctx, "probe", "temporary", lab.Import{
-		Form: lab.FormFiles, Place: probePlace, Size: 16 << 20, Dies: t.term.Now().Add(t.timeout + time.Hour),
+		Form: lab.FormFiles, Place: lab.ProbePlace, Size: 16 << 20, Dies: t.term.Now().Add(t.timeout + time.Hour),
 		Offers: lab.Terms{lab.Autostart: lab.Optional, lab.Results: lab.Optional},
 	}, "about", []byte("The probe of carte contract test.\n"))
 	t.stack.Layers = append(t.stack.Layers, ref)
