@@ -221,7 +221,7 @@ func TestDebianStack(t *testing.T) {
 	changed := map[string]string{"hello": "changed"}
 	run("old", changed, 1) // the changed home moves
 	third := run("old", changed, 1)
-	t.Logf("the second use: from orders to the handover %v; %s", rungTime(third, lab.RungProbe, lab.RungHandover), third.MovedWords())
+	t.Logf("the second use: from orders to the handover %v; %s", spent(third, lab.RungHello, lab.RungHandover), third.MovedWords())
 	if third.Moved.Written > 0 || third.Moved.Fetched > 0 {
 		t.Errorf("the second use of a stack moved %s", third.Moved.Words())
 	}
@@ -231,20 +231,6 @@ func TestDebianStack(t *testing.T) {
 	if _, err := b.Say(context.Background(), lab.Queue{Machine: "vm", Stack: "old"}); err == nil || !strings.Contains(err.Error(), `loan died`) || !strings.Contains(err.Error(), `"lifetime"`) {
 		t.Errorf("a stack with an image that died: %v", err)
 	}
-}
-
-// rungTime is how long a boot's last attempt took from one rung to another.
-func rungTime(b lab.Boot, from, to lab.Rung) time.Duration {
-	var at [2]time.Time
-	for _, c := range b.Climbed() {
-		switch c.Rung {
-		case from:
-			at[0] = c.At
-		case to:
-			at[1] = c.At
-		}
-	}
-	return at[1].Sub(at[0])
 }
 
 // unpacked reads the regular files of a tar.
