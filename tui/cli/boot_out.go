@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -97,7 +98,27 @@ func unpack(dir string, send func(io.Writer) error) error {
 	if err := unpackInto(root, f); err != nil {
 		return fmt.Errorf("%w; what is in %s is not all", err, dir)
 	}
-	return nil
+	return lasting(dir)
+}
+
+// lasting returns when the names in a folder, and its own, are on the disk: the lab takes what was taken home for safe. The
+// files themselves are already.
+func lasting(dir string) error {
+	err := filepath.WalkDir(dir, func(at string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = syncFolder(at)
+		}
+		return err
+	})
+	return errors.Join(err, syncFolder(filepath.Dir(filepath.Clean(dir))))
+}
+
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func unpackInto(root *os.Root, r io.Reader) error {
@@ -140,5 +161,5 @@ func unpackFile(root *os.Root, name string, r io.Reader) error {
 		return err
 	}
 	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Close())
+	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -91,7 +91,10 @@ func whole(file string, write func(*os.File) error) (err error) {
 	if err := errors.Join(write(f), f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), file)
+	if err := os.Rename(f.Name(), file); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(file))
 }
 
 // sparse leaves holes in a new file where zeros would be.
