@@ -82,6 +82,7 @@ type Ready struct {
 	lab.Orders
 	Server, Pin string
 	Key         string // the agent's right, which its shim inherits
+	Note        string // a line for the machine image, where the shim is to write it
 
 	Say  func(format string, args ...any)              // to the person in front of the machine, and to the server's log
 	Send func(ctx context.Context, stage []byte) error // gives the server a second stage, of at most lab.MaxStage bytes

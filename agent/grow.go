@@ -2,11 +2,8 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -86,54 +83,4 @@ func (w *work) settle(ctx context.Context) error {
 		w.say("the file system of partition %d has grown from %s to %s", p.Number, lab.Bytes(was), lab.Bytes(is))
 	}
 	return context.Cause(ctx)
-}
-
-// noted writes a line about this boot into the machine image, where there is one. No boot fails for a note.
-func (w *work) noted(context.Context) error {
-	if w.Node == nil || w.orders.Tail.None() {
-		return nil
-	}
-	node, err := w.Node(w.orders.Disk)
-	if err == nil {
-		err = w.note(node)
-	}
-	if err != nil {
-		w.say("%v", err)
-	}
-	return nil
-}
-
-// notesMost is the length, in bytes, from which on the machine's notes are begun anew; the old ones are kept once.
-const notesMost = 1 << 20
-
-// note writes a line about this boot into the machine image.
-func (w *work) note(node string) error {
-	began := time.Now()
-	dir, back, err := mountMachine(node, w.orders.Tail, w.orders.Disk, w.say)
-	if err != nil {
-		return err
-	}
-	mounted := time.Since(began)
-	err = addNote(filepath.Join(dir, "boots.log"), fmt.Sprintf("%s boot %d, stack %s, %s %v: %s\n",
-		time.Now().UTC().Format(time.RFC3339), w.orders.Boot, w.orders.Stack, w.orders.Writes[0].Ref, w.orders.Writes[0].Root, w.moved().Words()))
-	began = time.Now()
-	if e := back(); e != nil || err != nil {
-		return fmt.Errorf("note in the machine image: %w", errors.Join(err, e))
-	}
-	w.say("the machine image was mounted in %d ms and given back in %d ms", mounted.Milliseconds(), time.Since(began).Milliseconds())
-	return nil
-}
-
-func addNote(path, line string) error {
-	if st, err := os.Stat(path); err == nil && st.Size() > notesMost {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return err
-		}
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(line)
-	return errors.Join(err, f.Close())
 }

@@ -36,7 +36,7 @@ func (p *pid1) prepare(ctx context.Context, r Ready) (undo func() error, err err
 		if p.tree, err = h.compose(ctx, r.Orders); err != nil {
 			return undo, errors.Join(err, end())
 		}
-		p.task = shimTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders}
+		p.task = shimTask{Server: r.Server, Pin: r.Pin, Key: r.Key, Orders: r.Orders, Note: r.Note}
 		return func() error { return errors.Join(p.tree.undo(), end()) }, nil
 	case lab.StartKexec, lab.StartNetboot:
 		return p.prepareKernel(ctx, r)

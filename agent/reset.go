@@ -40,7 +40,7 @@ func (w *work) reset(ctx context.Context, f *flash) (done bool, err error) {
 	return true, w.reach(ctx, 0, lab.Report{Rung: lab.RungVerify, Forecast: fc})
 }
 
-// resets says that orders do not want all of the disk to be read.
+// resets says that orders do not want all of the disk to be read. Such a boot spares reports of what is over before anybody could look.
 func (w *work) resets() bool {
 	return w.orders.Form == lab.FormTree && (w.orders.Reset == lab.ResetSampled || w.orders.Reset == lab.ResetTrust)
 }

@@ -61,8 +61,16 @@ func besideSystem(console io.Writer) error {
 			Reboot:  func() error { return restartNow(ctx) },
 			Console: console,
 		}
-		if task.Lease != nil {
-			o.Beside = func(ctx context.Context, say func(string, ...any)) error { return keepLease(ctx, task.Lease, say) }
+		o.Beside = func(ctx context.Context, say func(string, ...any)) error {
+			if task.Note != "" {
+				if err := noteBeside(task.Orders, task.Note, say); err != nil {
+					say("%v", err)
+				}
+			}
+			if task.Lease == nil {
+				return nil
+			}
+			return keepLease(ctx, task.Lease, say)
 		}
 		err := shim.Run(ctx, task, o)
 		if errors.Is(err, lab.ErrDenied) && task.Lease != nil { // the server has no more to do with this system, which still has its address

@@ -182,7 +182,7 @@ func (s *session) boot(ctx context.Context, o lab.Orders) error {
 
 // climb takes the boot from its orders to the server's leave to start the user's system.
 func (w *work) climb(ctx context.Context) error {
-	if !w.resets() { // which is over before anybody could look
+	if !w.resets() {
 		if err := w.reach(ctx, 0, lab.Report{Rung: lab.RungProbe}); err != nil {
 			return err
 		}
@@ -201,7 +201,7 @@ func (w *work) climb(ctx context.Context) error {
 		if w.Prepare == nil {
 			return nil
 		}
-		if w.orders.Start.Prepared() {
+		if w.orders.Start.Prepared() && !w.resets() {
 			if err := w.reach(ctx, 0, lab.Report{Rung: lab.RungPrepare}); err != nil {
 				return err
 			}
@@ -224,8 +224,12 @@ func (w *work) climb(ctx context.Context) error {
 }
 
 func (w *work) ready() Ready {
+	line := ""
+	if notedBeside(w.orders) {
+		line = w.noteLine()
+	}
 	return Ready{
-		Orders: w.orders, Server: w.client.base, Pin: w.Pin, Key: w.client.key, Say: w.say, Send: w.client.sendStage,
+		Orders: w.orders, Note: line, Server: w.client.base, Pin: w.Pin, Key: w.client.key, Say: w.say, Send: w.client.sendStage,
 		NoKexec: func(ctx context.Context, why error) error { return w.tell(ctx, lab.Report{NoKexec: plainly(why)}) },
 	}
 }

@@ -20,6 +20,9 @@ type Task struct {
 	Backs  []Back     `json:"backs,omitempty"`
 	Init   string     `json:"init"` // the program that process 1 becomes, as a path in the user's system
 
+	// Note is handed on to whoever writes it into the machine image; empty: it is written already.
+	Note string `json:"note,omitempty"`
+
 	// Lazy is handed on to whoever loads layers while the system runs already.
 	Lazy json.RawMessage `json:"lazy,omitempty"`
 
