@@ -18,6 +18,7 @@ import (
 // Where a tree is put together. All lies in the initramfs, and out of reach once the user's system runs.
 const (
 	layersAt = "/carte/layers" // each layer's partition, by its number; never written
+	oursAt   = "/carte/ours"   // what carte itself adds
 	upperAt  = "/carte/upper"  // what the user's system changes
 	rootAt   = initrd.NewRoot  // all, one over the other
 )
@@ -26,8 +27,9 @@ const (
 //
 //	layersAt/0             the base: read-only, its journal not replayed
 //	layersAt/1 ...         kernel and files, the same way
-//	upperAt                carte-scratch, made anew, or memory; in it, for the root and each place of files:
-//	upperAt/root/ours      what carte itself adds: texts, directories to mount at
+//	oursAt                 memory; in it, for the root and each place of files:
+//	oursAt/root/upper      what carte itself adds: texts, directories to mount at
+//	upperAt                carte-scratch, made anew, or memory; in it, for the same:
 //	upperAt/root/upper     what is changed while the system runs, and nothing else
 //	rootAt                 the root: overlay of both, the files without a place, the last first, and the base
 //	rootAt/lib/modules/*   of the kernel, bound to where the root has its /lib/modules
@@ -62,11 +64,14 @@ func (h host) compose(ctx context.Context, o lab.Orders) (c *composition, err er
 		return nil, err
 	}
 	all := overlays(o)
+	if err := c.mount("tmpfs", oursAt, "tmpfs", 0, "mode=0755"); err != nil {
+		return nil, fmt.Errorf("memory for what carte adds: %w", err)
+	}
 	if err := addOurs(o, all); err != nil {
 		return nil, err
 	}
 	for _, v := range all {
-		if err := c.overlay(v, "upper", wholly, append([]string{v.room + "/ours"}, v.lower...)...); err != nil {
+		if err := c.overlay(v, upperAt, append([]string{upperIn(oursAt, v.room)}, v.lower...)...); err != nil {
 			return nil, err
 		}
 	}
@@ -111,13 +116,13 @@ func (c *composition) undo() error {
 type overlaid struct {
 	what  string   // for messages
 	place string   // in the root; empty: the root itself
-	room  string   // below upperAt
+	room  string   // below oursAt and upperAt
 	lower []string // the topmost first
 }
 
 // overlays lists them, the root first.
 func overlays(o lab.Orders) (all []overlaid) {
-	root := overlaid{what: "the root", room: upperAt + "/root"}
+	root := overlaid{what: "the root", room: "root"}
 	for i, w := range o.Writes {
 		switch {
 		case i > 0 && w.Form == lab.FormKernel:
@@ -132,18 +137,18 @@ func overlays(o lab.Orders) (all []overlaid) {
 }
 
 // roomOf is where the changes of files with a place lie.
-func roomOf(w lab.Write) string { return filepath.Join(upperAt, w.Ref.Name+".layer") }
+func roomOf(w lab.Write) string { return w.Ref.Name + ".layer" }
 
-// What is changed must be whole in its layer for whoever reads it later: no redirects, no files of which only the metadata is
-// there. hasty is for what is made anew at each boot before anybody needs it: the kernel waits for no disk.
-const (
-	wholly = ",redirect_dir=off,metacopy=off"
-	hasty  = wholly + ",volatile"
-)
+// upperIn is the upper layer of a room.
+func upperIn(at, room string) string { return filepath.Join(at, room, "upper") }
 
-// overlay mounts lower layers, the topmost first, with changes going to the directory upper in the room of v.
-func (c *composition) overlay(v overlaid, upper, options string, lower ...string) error {
-	upper, work := filepath.Join(v.room, upper), filepath.Join(v.room, upper+".work")
+// wholly: what is changed must be whole in its layer for whoever reads it later: no redirects, no files of which only the metadata is
+// there.
+const wholly = ",redirect_dir=off,metacopy=off"
+
+// overlay mounts lower layers, the topmost first, with changes going to v's room in a file system.
+func (c *composition) overlay(v overlaid, on string, lower ...string) error {
+	upper, work := upperIn(on, v.room), filepath.Join(on, v.room, "work")
 	at := rootAt
 	err := errors.Join(os.MkdirAll(work, 0o755), likeBelow(upper, v.lower[len(v.lower)-1]))
 	if err == nil && v.place != "" {
@@ -151,7 +156,7 @@ func (c *composition) overlay(v overlaid, upper, options string, lower ...string
 	}
 	if err == nil {
 		data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(lower, ":"), upper, work)
-		if err = c.mount("overlay", at, "overlay", 0, data+options); errors.Is(err, unix.EINVAL) {
+		if err = c.mount("overlay", at, "overlay", 0, data+wholly); errors.Is(err, unix.EINVAL) {
 			err = c.mount("overlay", at, "overlay", 0, data) // a kernel that does not know them, and so does none of it
 		}
 	}
@@ -167,7 +172,7 @@ func addOurs(o lab.Orders, all []overlaid) (err error) {
 	c := &composition{}
 	defer func() { err = errors.Join(err, c.undo()) }()
 	for _, v := range all {
-		if err := c.overlay(v, "ours", hasty, v.lower...); err != nil {
+		if err := c.overlay(v, oursAt, v.lower...); err != nil {
 			return err
 		}
 		if v.place != "" {
@@ -202,9 +207,9 @@ func backDirs(o lab.Orders, all []overlaid) (backs []backDir) {
 		switch {
 		case !w.Back || w.Form == lab.FormKernel:
 		case w.Place != "":
-			backs = append(backs, backDir{Image: w.Ref.Name, Upper: roomOf(w) + "/upper", Place: w.Place})
+			backs = append(backs, backDir{Image: w.Ref.Name, Upper: upperIn(upperAt, roomOf(w)), Place: w.Place})
 		default:
-			backs = append(backs, backDir{Image: w.Ref.Name, Upper: all[0].room + "/upper", Place: "/"})
+			backs = append(backs, backDir{Image: w.Ref.Name, Upper: upperIn(upperAt, all[0].room), Place: "/"})
 		}
 	}
 	return backs

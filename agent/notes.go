@@ -24,13 +24,17 @@ func (w *work) noteLine() string {
 }
 
 // notedBeside says that the line is for the shim to write, beside the system: mounting the machine image and giving it back is the
-// longest part of a reset, and under carte's own kernel nothing is missing for it there.
-func notedBeside(o lab.Orders) bool { return o.Start == lab.StartPivot && serves(o) }
+// longest part of a reset, and under carte's own kernel nothing is missing for it there. A system that ends at once may take such a
+// line with it, so one that tells of something written is written before.
+func (w *work) notedBeside() bool {
+	m := w.moved()
+	return w.orders.Start == lab.StartPivot && serves(w.orders) && m.Written+m.Zeroed == 0
+}
 
 // noted writes the line about this boot into the machine image, unless the shim does. No boot fails for a note.
 func (w *work) noted(context.Context) error {
 	line := w.noteLine()
-	if line == "" || notedBeside(w.orders) {
+	if line == "" || w.notedBeside() {
 		return nil
 	}
 	node, err := w.Node(w.orders.Disk)

@@ -225,7 +225,7 @@ func (w *work) climb(ctx context.Context) error {
 
 func (w *work) ready() Ready {
 	line := ""
-	if notedBeside(w.orders) {
+	if w.notedBeside() {
 		line = w.noteLine()
 	}
 	return Ready{
