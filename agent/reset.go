@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"carte/lab"
+	"carte/lab/chunk"
 )
 
 // reset tries to do without reading all of a disk on which the server has seen every layer proven: a tree's layers are never
@@ -104,7 +105,7 @@ func (s *sample) read(ctx context.Context) (at int64, err error) {
 	var next, differs atomic.Int64
 	differs.Store(-1)
 	err = together(workers(), func(ctx context.Context) error {
-		buf := aligned(reading)
+		buf := aligned(chunk.Size)
 		for k := int(next.Add(1)) - 1; k < len(s.chunks) && differs.Load() < 0; k = int(next.Add(1)) - 1 {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
