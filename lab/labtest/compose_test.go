@@ -223,29 +223,37 @@ func toldOf(t testing.TB, b *labtest.Bench, m lab.Machine, words string) {
 // of its layers ever changes, and what it changed is gone at its next start.
 func TestCompose(t *testing.T) {
 	t.Parallel()
-	resets(t, lab.ResetAlways, lab.ResetTrust, lab.ResetSampled)
+	resets(t, lab.StartPivot, lab.ResetAlways, lab.ResetTrust, lab.ResetSampled)
 }
 
 // BenchmarkReset is the later uses of a stack on a machine: from the agent's orders to the user's kernel, under emulation, the median of
 // three boots beside the second that it may take.
 func BenchmarkReset(b *testing.B) {
 	trust, sampled := lab.ResetTrust, lab.ResetSampled
-	for b.Loop() {
-		for reset, took := range resets(b, lab.ResetAlways, trust, sampled, sampled, trust, trust, sampled) {
-			slices.Sort(took)
-			b.ReportMetric(took[len(took)/2].Seconds(), string(reset)+"-of-1s")
-		}
+	for _, start := range []lab.Start{lab.StartPivot, lab.StartKexec} {
+		b.Run(string(start), func(b *testing.B) {
+			for b.Loop() {
+				for reset, took := range resets(b, start, lab.ResetAlways, trust, sampled, sampled, trust, trust, sampled) {
+					slices.Sort(took)
+					b.ReportMetric(took[len(took)/2].Seconds(), string(reset)+"-of-1s")
+				}
+			}
+		})
 	}
 }
 
 // resets boots one stack with these resets, each by a boot of its own, and returns what they took from the orders to the handover.
-func resets(t testing.TB, order ...lab.Reset) map[lab.Reset][]time.Duration {
+func resets(t testing.TB, start lab.Start, order ...lab.Reset) map[lab.Reset][]time.Duration {
 	labtest.QEMU(t)
 	b := labtest.New(t, netboot.Config{Payload: labtest.RealPayload(t)})
 	vms := labtest.NewVMs(t, b)
-	c := compose(t, b, strings.NewReplacer("JUNK", "300", "MORE", ":").Replace(composeInit))
+	var kernel []lab.Version
+	if start != lab.StartPivot {
+		kernel = []lab.Version{ownKernel(t, b)}
+	}
+	c := compose(t, b, strings.NewReplacer("JUNK", "300", "MORE", ":").Replace(composeInit), kernel...)
 	m := labtest.Say(t, b, lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{DiskBytes: 4 << 30}}).Machines[0]
-	c.stack.Upper = lab.UpperDisk
+	c.stack.Upper, c.stack.Start = lab.UpperDisk, start
 	all := map[lab.Reset][]time.Duration{}
 	for i, reset := range order {
 		c.stack.Reset = reset
