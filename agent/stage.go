@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +50,7 @@ func kernelAt(o lab.Orders) (string, error) {
 }
 
 // makeStage makes the second stage for a tree that is put together. words says what is in it, for a person.
-func (h host) makeStage(s stage, kernel string) (archive []byte, words string, err error) {
+func (h host) makeStage(s stage, kernel string) (archive *initrd.Archive, words string, err error) {
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		return nil, "", fmt.Errorf("read the agent: %w", err)
@@ -64,15 +63,16 @@ func (h host) makeStage(s stage, kernel string) (archive []byte, words string, e
 	if err != nil {
 		return nil, "", err
 	}
-	w := initrd.New(self)
-	size := 0
-	for _, file := range files {
-		data, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
+	size, data := 0, make([][]byte, len(files))
+	for i, file := range files {
+		if data[i], err = os.ReadFile(filepath.Join(dir, file)); err != nil {
 			return nil, "", fmt.Errorf("module %s: %w", file, err)
 		}
-		s.Modules = append(s.Modules, w.Module(file, data))
-		size += len(data)
+		size += len(data[i])
+	}
+	w := initrd.New(self, size)
+	for i, file := range files {
+		s.Modules = append(s.Modules, w.Module(file, data[i]))
 	}
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -80,7 +80,7 @@ func (h host) makeStage(s stage, kernel string) (archive []byte, words string, e
 	}
 	w.File(strings.TrimPrefix(stageFile, "/"), 0o600, text)
 	w.End()
-	return w.Bytes(), fmt.Sprintf("a second stage of %s, with %d modules of %s (%s)", lab.Bytes(int64(w.Len())), len(files), or(filepath.Base(dir), "a kernel that has none"), lab.Bytes(int64(size))), nil
+	return w, fmt.Sprintf("a second stage of %s, with %d modules of %s (%s)", lab.Bytes(int64(w.Len())), len(files), or(filepath.Base(dir), "a kernel that has none"), lab.Bytes(int64(size))), nil
 }
 
 // chooseModules finds the modules that this machine needs in a mounted kernel image: their files below dir, in the order of
@@ -112,14 +112,11 @@ func or(a, b string) string {
 	return a
 }
 
-// withKey is a second stage with the agent's key behind it, for a kernel that follows in this machine's memory.
-func withKey(archive []byte, key string) []byte {
-	var w initrd.Archive
-	w.Write(archive)
-	w.Dir("carte")
-	w.File(strings.TrimPrefix(stageKey, "/"), 0o600, []byte(key))
-	w.End()
-	return w.Bytes()
+// addKey puts the agent's key behind a second stage, for a kernel that follows in this machine's memory.
+func addKey(archive *initrd.Archive, key string) {
+	archive.Dir("carte")
+	archive.File(strings.TrimPrefix(stageKey, "/"), 0o600, []byte(key))
+	archive.End()
 }
 
 // prepareKernel makes the second stage for the stack's own kernel, gives it to the server where the server may need it, and loads
@@ -154,14 +151,15 @@ func (p *pid1) prepareKernel(ctx context.Context, r Ready) (undo func() error, e
 	}
 	r.Say("%s", words)
 	if r.Start == lab.StartNetboot || r.Compose.Fallback {
-		if err := r.Send(ctx, archive); err != nil {
+		if err := r.Send(ctx, archive.Bytes()); err != nil {
 			return undo, err
 		}
 	}
 	if r.Start == lab.StartNetboot {
 		return undo, nil
 	}
-	err = loadKernel(kernel, withKey(archive, r.Key), kernelLine(p.cmdline, r.Orders.Cmdline))
+	addKey(archive, r.Key)
+	err = loadKernel(kernel, archive.Bytes(), kernelLine(p.cmdline, r.Orders.Cmdline))
 	if err == nil {
 		p.loaded = true
 		return unloadKernel, nil
@@ -184,24 +182,15 @@ func kernelLine(now, stack string) string {
 	return strings.TrimSpace(strings.Join(append(all, strings.TrimSpace(stack)), " "))
 }
 
-// loadKernel makes the kernel ready to replace this one. It copies both into memory of their own, so that no file is in use when
-// that happens. There is always a first root: without one, a kernel that is started so under UEFI panics before its console is up.
-func loadKernel(kernel io.Reader, archive []byte, cmdline string) error {
-	image, err := io.ReadAll(kernel)
-	if err != nil {
-		return fmt.Errorf("read the kernel: %w", err)
-	}
-	k, err := memfd("carte-kernel", image)
-	if err != nil {
-		return err
-	}
-	defer k.Close()
+// loadKernel makes the kernel ready to replace this one, which reads both here and needs neither afterwards. There is always a first
+// root: without one, a kernel that is started so under UEFI panics before its console is up.
+func loadKernel(kernel *os.File, archive []byte, cmdline string) error {
 	i, err := memfd("carte-stage", archive)
 	if err != nil {
 		return err
 	}
 	defer i.Close()
-	if err := unix.KexecFileLoad(int(k.Fd()), int(i.Fd()), cmdline, 0); err != nil {
+	if err := unix.KexecFileLoad(int(kernel.Fd()), int(i.Fd()), cmdline, 0); err != nil {
 		return fmt.Errorf("this machine cannot replace its kernel (kexec): %w", err)
 	}
 	return nil

@@ -28,9 +28,10 @@ type Archive struct {
 	modules int
 }
 
-// New begins a first root with its process 1.
-func New(init []byte) *Archive {
+// New begins a first root with its process 1. more is how many bytes are to follow, as far as that is known.
+func New(init []byte, more int) *Archive {
 	a := &Archive{}
+	a.Grow(len(init) + more + 64<<10)
 	for _, name := range []string{"dev", "proc", "run", "sys", "tmp", NewRoot[1:], "carte", Modules[1:]} {
 		a.Dir(name)
 	}

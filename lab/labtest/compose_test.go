@@ -249,7 +249,8 @@ func resets(t testing.TB, start lab.Start, order ...lab.Reset) map[lab.Reset][]t
 	vms := labtest.NewVMs(t, b)
 	var kernel []lab.Version
 	if start != lab.StartPivot {
-		kernel = []lab.Version{ownKernel(t, b)}
+		tar := debianKernelTar(t, t.TempDir())
+		kernel = []lab.Version{load(t, b, tar, lab.Import{Name: "kernel", Kind: "system", Form: lab.FormKernel}).Version}
 	}
 	c := compose(t, b, strings.NewReplacer("JUNK", "300", "MORE", ":").Replace(composeInit), kernel...)
 	m := labtest.Say(t, b, lab.AddMachine{Name: "vm", Virtual: &lab.Virtual{DiskBytes: 4 << 30}}).Machines[0]
@@ -275,8 +276,8 @@ func ownKernel(t testing.TB, b *labtest.Bench) lab.Version {
 	return debianKernel(t, b, "kernel", t.TempDir())
 }
 
-// debianKernel is ownKernel for an image of that name. The package is unpacked in dir, once; files named so are left out.
-func debianKernel(t testing.TB, b *labtest.Bench, name, dir string, without ...string) lab.Version {
+// debianKernelTar is the kernel and its modules out of Debian's package, which is unpacked in dir, once; files named so are left out.
+func debianKernelTar(t testing.TB, dir string, without ...string) string {
 	t.Helper()
 	const fetch = `set -e; cd "$0"; test -d x || {
 	p=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2; exit}')
@@ -286,7 +287,13 @@ tar -C x -cf kernel.tar --owner=0 --group=0 --sort=name boot lib`
 	if out, err := exec.CommandContext(t.Context(), "sh", append([]string{"-c", fetch, dir}, without...)...).CombinedOutput(); err != nil {
 		labtest.Lacking(t, "Debian's kernel package could not be had: "+err.Error()+": "+string(out))
 	}
-	in, err := os.Open(path.Join(dir, "kernel.tar"))
+	return path.Join(dir, "kernel.tar")
+}
+
+// debianKernel is ownKernel for an image of that name.
+func debianKernel(t testing.TB, b *labtest.Bench, name, dir string, without ...string) lab.Version {
+	t.Helper()
+	in, err := os.Open(debianKernelTar(t, dir, without...))
 	if err != nil {
 		t.Fatal(err)
 	}

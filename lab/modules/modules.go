@@ -6,7 +6,6 @@
 package modules
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -34,8 +33,25 @@ type Set struct {
 	unread  map[string]bool     // names of modules whose own facts have not been needed
 }
 
-// An alias is a pattern that a device's modalias, or a name, may match.
-type alias struct{ pattern, name string }
+// An alias is a pattern that a device's modalias, or a name, may match. plain is how the pattern begins, to its first sign: nearly all
+// of them are told from nearly all words by that.
+type alias struct{ plain, pattern, name string }
+
+func newAlias(pattern, name string) alias {
+	n := strings.IndexAny(pattern, `*?[\`)
+	if n < 0 {
+		n = len(pattern)
+	}
+	return alias{pattern[:n], pattern, name}
+}
+
+func (a alias) matches(word string) bool {
+	if !strings.HasPrefix(word, a.plain) {
+		return false
+	}
+	ok, err := path.Match(a.pattern, word)
+	return ok && err == nil
+}
 
 // The lists that a Set is read from; the kernel's build makes modules.builtin, depmod the others.
 var read = []string{"modules.builtin", "modules.dep", "modules.alias", "modules.softdep"}
@@ -64,9 +80,9 @@ func Open(dir fs.FS) (*Set, error) {
 func Parse(lists map[string][]byte) *Set {
 	s := &Set{files: map[string]string{}, needs: map[string][]string{}, built: map[string]bool{}}
 	each := func(name string, line func(string)) {
-		for l := range bytes.Lines(lists[name]) {
-			if l = bytes.TrimSpace(l); len(l) > 0 && l[0] != '#' {
-				line(string(l))
+		for l := range strings.Lines(string(lists[name])) {
+			if l = strings.TrimSpace(l); l != "" && l[0] != '#' {
+				line(l)
 			}
 		}
 	}
@@ -79,8 +95,9 @@ func Parse(lists map[string][]byte) *Set {
 		}
 	})
 	each("modules.alias", func(line string) {
-		if w := strings.Fields(line); len(w) == 3 && w[0] == "alias" {
-			s.aliases = append(s.aliases, alias{w[1], Name(w[2])})
+		if rest, ok := strings.CutPrefix(line, "alias "); ok {
+			pattern, name, _ := strings.Cut(rest, " ")
+			s.aliases = append(s.aliases, newAlias(pattern, Name(name)))
 		}
 	})
 	each("modules.softdep", func(line string) {
@@ -149,7 +166,7 @@ func (s *Set) learn(name string) error {
 		return fmt.Errorf("module %s: %w", s.files[name], err)
 	}
 	for _, a := range info.Aliases {
-		s.aliases = append(s.aliases, alias{a, name})
+		s.aliases = append(s.aliases, newAlias(a, name))
 	}
 	s.needs[name] = append(s.needs[name], info.Depends...)
 	for _, words := range info.Soft {
@@ -184,7 +201,7 @@ func (s *Set) Wanted(names, modaliases []string) (files []string, err error) {
 	var visit func(string)
 	byAlias := func(word string) {
 		for _, a := range s.aliases {
-			if ok, err := path.Match(a.pattern, word); ok && err == nil {
+			if a.matches(word) {
 				visit(a.name)
 			}
 		}

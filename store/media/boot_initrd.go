@@ -68,7 +68,7 @@ func (m *Merged) initrd(k *BootKernel, o KernelOptions) error {
 	if err != nil {
 		return err
 	}
-	a := initrd.New(init)
+	a := initrd.New(init, 0)
 	for _, file := range files {
 		b, err := m.module(path.Join(at, file))
 		if err != nil {
