@@ -99,7 +99,7 @@ func random(n int) string {
 }
 
 // load imports a file, or bytes.
-func load(t *testing.T, d lab.Desk, from any, i lab.Import) lab.Imported {
+func load(t testing.TB, d lab.Desk, from any, i lab.Import) lab.Imported {
 	t.Helper()
 	var r io.Reader
 	switch from := from.(type) {
