@@ -28,8 +28,9 @@ type Desk interface {
 	// Results writes what a boot left in /carte/out, as a tar archive. lab.ErrNotFound: it left nothing.
 	Results(ctx context.Context, boot int64, w io.Writer) error
 	// ExportStack writes a stack as "bundle", which ImportStack takes in another lab, or as "disk", which boots without
-	// carte. Progress is told in bytes; of is 0 while nobody knows how many there will be.
-	ExportStack(ctx context.Context, name, as string, w io.Writer, progress func(done, of int64)) error
+	// carte; notes say what was made or changed for that, and what may be missed there. Progress is told in bytes; of is 0 while
+	// nobody knows how many there will be.
+	ExportStack(ctx context.Context, name, as string, w io.Writer, progress func(done, of int64)) (notes []string, err error)
 	// ImportStack reads a bundle to its end, and takes it in under the names that as says: kinds, versions and the stack, or
 	// nothing. Progress is told in bytes of r.
 	ImportStack(ctx context.Context, r io.Reader, as TakeAs, progress func(done int64)) (Taken, error)

@@ -47,14 +47,14 @@ type bundleHead struct {
 }
 
 // ExportStack writes a stack as a bundle or as a disk.
-func (d *Desk) ExportStack(ctx context.Context, name, as string, w io.Writer, progress func(done, of int64)) error {
+func (d *Desk) ExportStack(ctx context.Context, name, as string, w io.Writer, progress func(done, of int64)) (notes []string, err error) {
 	switch as {
 	case "bundle":
-		return d.exportBundle(ctx, name, w, progress)
+		return nil, d.exportBundle(ctx, name, w, progress)
 	case "disk":
 		return d.exportDisk(ctx, name, w, progress)
 	}
-	return fmt.Errorf("a stack is exported as bundle or as disk, not as %q: %w", as, lab.ErrInvalid)
+	return nil, fmt.Errorf("a stack is exported as bundle or as disk, not as %q: %w", as, lab.ErrInvalid)
 }
 
 // bundle is one that is being written.

@@ -31,7 +31,7 @@ func courseLab(t testing.TB) (*Desk, []byte) {
 	imported(t, d, lab.Import{Name: "task", Kind: "course", Form: lab.FormFiles, Place: "/srv/task"}, tarred(t, member{name: "one", text: "task one"}))
 	say(t, d, lab.PutStack{Stack: lab.Stack{Name: "course", Layers: []lab.Ref{{Name: "tree"}, {Name: "task"}}, Keep: []string{"task"}}})
 	var b bytes.Buffer
-	if err := d.ExportStack(t.Context(), "course", "bundle", &b, nil); err != nil {
+	if _, err := d.ExportStack(t.Context(), "course", "bundle", &b, nil); err != nil {
 		t.Fatal(err)
 	}
 	return d, b.Bytes()

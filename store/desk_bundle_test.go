@@ -25,7 +25,7 @@ func bundled(t testing.TB) (*Desk, []byte) {
 		Files: []lab.TextFile{{Path: "/etc/hostname", Text: "{machine}\n"}}, Note: "a note"}})
 	var b bytes.Buffer
 	last, total := int64(0), int64(0)
-	if err := d.ExportStack(t.Context(), "all", "bundle", &b, func(done, of int64) { last, total = done, of }); err != nil {
+	if _, err := d.ExportStack(t.Context(), "all", "bundle", &b, func(done, of int64) { last, total = done, of }); err != nil {
 		t.Fatal(err)
 	}
 	if last != total || total != int64(b.Len()) {
@@ -88,7 +88,7 @@ func TestAStackGoesToAnotherLab(t *testing.T) {
 		t.Errorf("the same once more: %+v, %v", changed, err)
 	}
 	var again bytes.Buffer
-	if err := other.ExportStack(t.Context(), "all", "bundle", &again, nil); err != nil || again.Len() == 0 {
+	if _, err := other.ExportStack(t.Context(), "all", "bundle", &again, nil); err != nil || again.Len() == 0 {
 		t.Error(err)
 	}
 	if got, err := other.Fsck(t.Context(), nil); err != nil || len(got.Broken) > 0 {

@@ -15,10 +15,10 @@ import (
 // exportDisk writes a stack as one disk that boots without carte, from BIOS and from UEFI: its layers merged into one file system, as a machine that has
 // no name in this lab would compose them, started by its own kernel. A stack whose system is a disk is that disk. The same plan gives the same bytes with
 // the same tools on this computer. Nothing is written before it is known that the disk can be made. lab.ErrRefused: it cannot, and why.
-func (d *Desk) exportDisk(ctx context.Context, name string, w io.Writer, progress func(done, of int64)) error {
+func (d *Desk) exportDisk(ctx context.Context, name string, w io.Writer, progress func(done, of int64)) (notes []string, err error) {
 	s, err := d.Lab.Watch(ctx, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	alone := lab.Machine{Name: name}
 	if _, err := s.Find(name); err == nil { // a machine's own image does not go out with a stack
@@ -26,22 +26,19 @@ func (d *Desk) exportDisk(ctx context.Context, name string, w io.Writer, progres
 	}
 	p, err := s.ResolveOn(name, alone, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if p.Form == lab.FormDisk {
-		return d.Export(ctx, p.Layers[0].Ref, w, progress)
+		return nil, d.Export(ctx, p.Layers[0].Ref, w, progress)
 	}
 	disk, err := d.bootDisk(ctx, s, p)
 	if err != nil {
-		return fmt.Errorf("export stack %s as a disk: nothing was written: %w", name, err)
-	}
-	for _, note := range disk.Notes {
-		d.Log(lab.Line{Source: "store", Text: fmt.Sprintf("export of stack %s: %s", name, note)})
+		return nil, fmt.Errorf("export stack %s as a disk: nothing was written: %w", name, err)
 	}
 	if err := copyOut(ctx, disk, disk.Size, w, progress); err != nil {
-		return fmt.Errorf("export stack %s as a disk: %w", name, err)
+		return nil, fmt.Errorf("export stack %s as a disk: %w", name, err)
 	}
-	return nil
+	return disk.Notes, nil
 }
 
 // bootDisk makes the disk of a tree's plan; nothing of it is written down yet.

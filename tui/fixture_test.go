@@ -217,8 +217,8 @@ func (d *still) Judge(_ context.Context, st lab.Stack) (lab.Judged, error) {
 	return judged(st), nil
 }
 func (d *still) Results(context.Context, int64, io.Writer) error { return lab.ErrRefused }
-func (d *still) ExportStack(context.Context, string, string, io.Writer, func(int64, int64)) error {
-	return lab.ErrRefused
+func (d *still) ExportStack(context.Context, string, string, io.Writer, func(int64, int64)) ([]string, error) {
+	return nil, lab.ErrRefused
 }
 func (d *still) ImportStack(context.Context, io.Reader, lab.TakeAs, func(int64)) (lab.Taken, error) {
 	return lab.Taken{}, lab.ErrRefused

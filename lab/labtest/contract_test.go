@@ -114,7 +114,7 @@ func TestContract(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer disk.Close()
-		if err := s.ExportStack(t.Context(), "whole", "disk", disk, nil); err != nil {
+		if _, err := s.ExportStack(t.Context(), "whole", "disk", disk, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := disk.Seek(0, io.SeekStart); err != nil {

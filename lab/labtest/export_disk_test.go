@@ -86,7 +86,7 @@ func TestExportDisk(t *testing.T) {
 	}
 	sound(t, out.Name(), st.Size())
 	sum := sha256.New()
-	if err := d.ExportStack(t.Context(), "whole", "disk", sum, nil); err != nil {
+	if _, err := d.ExportStack(t.Context(), "whole", "disk", sum, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := sha256.New()
@@ -225,7 +225,7 @@ func exported(t *testing.T, d *store.Desk, name string) *os.File {
 	}
 	t.Cleanup(func() { f.Close() })
 	began := time.Now()
-	if err := d.ExportStack(t.Context(), name, "disk", f, nil); err != nil {
+	if _, err := d.ExportStack(t.Context(), name, "disk", f, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("exported in %.1f s", time.Since(began).Seconds())

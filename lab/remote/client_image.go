@@ -129,7 +129,8 @@ func (c *Client) long(ctx context.Context, path string, q url.Values, body io.Re
 
 // Export writes a version's bytes to w. It is an error unless the lab says at the end that these were all.
 func (c *Client) Export(ctx context.Context, ref lab.Ref, w io.Writer, progress func(done, of int64)) error {
-	return c.download(ctx, "export "+ref.String(), "/image/export", url.Values{"ref": {ref.String()}}, w, progress)
+	_, err := c.download(ctx, "export "+ref.String(), "/image/export", url.Values{"ref": {ref.String()}}, w, progress)
+	return err
 }
 
 var errCut = errors.New("the answer was cut off")

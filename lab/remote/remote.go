@@ -97,6 +97,7 @@ type step struct {
 const (
 	headerBytes   = "Carte-Bytes"  // how many there will be, where that is known
 	trailerResult = "Carte-Result" // resultOK, or a failed as JSON
+	trailerNotes  = "Carte-Notes"  // what there is to say of it, as JSON
 	resultOK      = "ok"
 )
 

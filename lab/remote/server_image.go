@@ -115,21 +115,21 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) export(w http.ResponseWriter, r *http.Request) {
-	s.upload(w, func(body *flow) error {
+	s.upload(w, func(body *flow) ([]string, error) {
 		ref, err := lab.ParseRef(r.FormValue("ref"))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		snap, err := s.Desk.Watch(r.Context(), 0)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		v, err := snap.Version(ref)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body.expect(0, v.Bytes)
-		return s.Desk.Export(r.Context(), v.Ref(), body, nil)
+		return nil, s.Desk.Export(r.Context(), v.Ref(), body, nil)
 	})
 }
 

@@ -30,11 +30,12 @@ func (c *Client) Judge(ctx context.Context, st lab.Stack) (got lab.Judged, err e
 
 // Results writes what a boot left, as a tar archive. It is an error unless the lab says at the end that this was all.
 func (c *Client) Results(ctx context.Context, boot int64, w io.Writer) error {
-	return c.download(ctx, fmt.Sprintf("results of boot %d", boot), "/boot/results", url.Values{"boot": {strconv.FormatInt(boot, 10)}}, w, nil)
+	_, err := c.download(ctx, fmt.Sprintf("results of boot %d", boot), "/boot/results", url.Values{"boot": {strconv.FormatInt(boot, 10)}}, w, nil)
+	return err
 }
 
 // ExportStack writes a stack as a bundle or a disk. It is an error unless the lab says at the end that this was all.
-func (c *Client) ExportStack(ctx context.Context, name, as string, w io.Writer, progress func(done, of int64)) error {
+func (c *Client) ExportStack(ctx context.Context, name, as string, w io.Writer, progress func(done, of int64)) (notes []string, err error) {
 	return c.download(ctx, "export stack "+name, "/stack/export", url.Values{"name": {name}, "as": {as}}, w, progress)
 }
 
@@ -48,18 +49,18 @@ func (c *Client) ImportStack(ctx context.Context, r io.Reader, as lab.TakeAs, pr
 	return whole(ctx, c, last.Taken, err)
 }
 
-// download writes the body of an answer to w, all of it. What is it, for errors.
-func (c *Client) download(ctx context.Context, what, path string, q url.Values, w io.Writer, progress func(done, of int64)) error {
+// download writes the body of an answer to w, all of it, and returns what the lab says of it. What is it, for errors.
+func (c *Client) download(ctx context.Context, what, path string, q url.Values, w io.Writer, progress func(done, of int64)) (notes []string, err error) {
 	res, err := c.send(ctx, http.MethodGet, path, q, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer res.Body.Close()
 	var done, of int64
 	end := "" // as errors name it
 	if text := res.Header.Get(headerBytes); text != "" {
 		if of, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return fmt.Errorf("%s: the lab says that it sends %q bytes: %w", what, text, lab.ErrDamaged)
+			return nil, fmt.Errorf("%s: the lab says that it sends %q bytes: %w", what, text, lab.ErrDamaged)
 		}
 		end = fmt.Sprintf(" of %d", of)
 	}
@@ -68,7 +69,7 @@ func (c *Client) download(ctx context.Context, what, path string, q url.Values, 
 		n, err := res.Body.Read(buf)
 		if n > 0 {
 			if _, err := w.Write(buf[:n]); err != nil {
-				return fmt.Errorf("%s at %d: %w", what, done, err)
+				return nil, fmt.Errorf("%s at %d: %w", what, done, err)
 			}
 			if done += int64(n); progress != nil {
 				progress(done, of)
@@ -78,17 +79,20 @@ func (c *Client) download(ctx context.Context, what, path string, q url.Values, 
 			break
 		}
 		if err != nil {
-			return c.lost(ctx, err)
+			return nil, c.lost(ctx, err)
 		}
 	}
 	err = told(res.Trailer.Get(trailerResult), true)
 	switch {
 	case errors.Is(err, errCut):
-		return fmt.Errorf("%s ended at byte %d%s: %w", what, done, end, err)
+		return nil, fmt.Errorf("%s ended at byte %d%s: %w", what, done, end, err)
 	case err == nil && end != "" && done != of:
-		return fmt.Errorf("%s: %d%s bytes came: %w", what, done, end, lab.ErrDamaged)
+		return nil, fmt.Errorf("%s: %d%s bytes came: %w", what, done, end, lab.ErrDamaged)
 	}
-	return err
+	if text := res.Trailer.Get(trailerNotes); err == nil && text != "" {
+		err = json.Unmarshal([]byte(text), &notes)
+	}
+	return notes, err
 }
 
 func (s *Server) judge(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -107,19 +111,19 @@ func (s *Server) results(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, err)
 		return
 	}
-	s.upload(w, func(body *flow) error { return s.Desk.Results(r.Context(), boot, body) })
+	s.upload(w, func(body *flow) (_ []string, err error) { return nil, s.Desk.Results(r.Context(), boot, body) })
 }
 
 func (s *Server) exportStack(w http.ResponseWriter, r *http.Request) {
-	s.upload(w, func(body *flow) error {
+	s.upload(w, func(body *flow) ([]string, error) {
 		return s.Desk.ExportStack(r.Context(), r.FormValue("name"), r.FormValue("as"), body, body.expect)
 	})
 }
 
-// upload sends what send writes. An error before the first byte is an answer of its own, a later one is in the trailer.
-func (s *Server) upload(w http.ResponseWriter, send func(*flow) error) {
+// upload sends what send writes. An error before the first byte is an answer of its own, a later one is in the trailer, as are the notes.
+func (s *Server) upload(w http.ResponseWriter, send func(*flow) (notes []string, err error)) {
 	body := &flow{w: w}
-	err := send(body)
+	notes, err := send(body)
 	if err != nil && !body.begun {
 		for _, h := range []string{headerBytes, "Content-Type"} {
 			w.Header().Del(h)
@@ -129,6 +133,10 @@ func (s *Server) upload(w http.ResponseWriter, send func(*flow) error) {
 	}
 	body.begin()
 	w.Header().Set(trailerResult, s.result(err))
+	if len(notes) > 0 {
+		text, _ := json.Marshal(notes) // strings can be told
+		w.Header().Set(trailerNotes, string(text))
+	}
 }
 
 // A flow is the body of an answer, whose headers are sent with its first byte.
@@ -141,7 +149,7 @@ func (f *flow) begin() {
 	if !f.begun {
 		f.begun = true
 		f.w.Header().Set("Content-Type", "application/octet-stream")
-		f.w.Header().Set("Trailer", trailerResult)
+		f.w.Header().Set("Trailer", trailerResult+", "+trailerNotes)
 		f.w.WriteHeader(http.StatusOK)
 	}
 }

@@ -29,15 +29,15 @@ func (d *desk) Results(_ context.Context, boot int64, w io.Writer) error {
 	return err
 }
 
-func (d *desk) ExportStack(_ context.Context, name, as string, w io.Writer, progress func(done, of int64)) error {
+func (d *desk) ExportStack(_ context.Context, name, as string, w io.Writer, progress func(done, of int64)) ([]string, error) {
 	progress(0, int64(len(name+" "+as)))
 	if _, err := io.WriteString(w, name+" "+as); err != nil {
-		return err
+		return nil, err
 	}
 	if name == "cut" {
-		return fmt.Errorf("chunk 3 of %s: %w", name, lab.ErrDamaged)
+		return nil, fmt.Errorf("chunk 3 of %s: %w", name, lab.ErrDamaged)
 	}
-	return nil
+	return []string{"an initrd was made", "für \"x\"\n"}, nil
 }
 
 func (d *desk) ImportStack(_ context.Context, r io.Reader, as lab.TakeAs, progress func(int64)) (lab.Taken, error) {
@@ -64,11 +64,11 @@ func TestStacks(t *testing.T) {
 	}
 	var of int64
 	var b bytes.Buffer
-	if err := c.ExportStack(t.Context(), "hpt", "disk", &b, func(_, x int64) { of = x }); err != nil || b.String() != "hpt disk" || of != 8 {
-		t.Errorf("ExportStack = %q of %d, %v", b.String(), of, err)
+	if notes, err := c.ExportStack(t.Context(), "hpt", "disk", &b, func(_, x int64) { of = x }); err != nil || b.String() != "hpt disk" || of != 8 || len(notes) != 2 || notes[1] != "für \"x\"\n" {
+		t.Errorf("ExportStack = %q of %d, %q, %v", b.String(), of, notes, err)
 	}
 	b.Reset()
-	if err := c.ExportStack(t.Context(), "cut", "disk", &b, nil); !errors.Is(err, lab.ErrDamaged) || !strings.Contains(err.Error(), "chunk 3") {
+	if _, err := c.ExportStack(t.Context(), "cut", "disk", &b, nil); !errors.Is(err, lab.ErrDamaged) || !strings.Contains(err.Error(), "chunk 3") {
 		t.Errorf("a cut export: %v", err)
 	}
 	var told int64

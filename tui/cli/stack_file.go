@@ -26,18 +26,26 @@ func (c *call) exportStack(ctx context.Context, d desk, s lab.Snapshot, name, as
 	}
 	p := c.meter("export stack "+name, 0)
 	defer p.end()
-	n, done, err := c.toFile(file, force, func(w io.Writer) error { return d.ExportStack(ctx, name, as, w, p.toOf) })
+	var notes []string
+	n, done, err := c.toFile(file, force, func(w io.Writer) (err error) {
+		notes, err = d.ExportStack(ctx, name, as, w, p.toOf)
+		return err
+	})
+	p.end()
+	for _, note := range notes {
+		c.aside("%s", lab.Clean(note))
+	}
 	if err != nil || done {
 		return err
 	}
-	p.end()
 	return c.show(list{
 		doc: struct {
-			Stack string `json:"stack"`
-			As    string `json:"as"`
-			File  string `json:"file"`
-			Bytes int64  `json:"size_bytes"`
-		}{name, as, file, n},
+			Stack string   `json:"stack"`
+			As    string   `json:"as"`
+			File  string   `json:"file"`
+			Bytes int64    `json:"size_bytes"`
+			Notes []string `json:"notes,omitempty"`
+		}{name, as, file, n, notes},
 		names: []string{file}, rows: [][]string{{name, fmt.Sprintf("%s, %s in %s", as, lab.Bytes(n), file)}},
 	})
 }

@@ -28,9 +28,9 @@ func (d *testDesk) Judge(ctx context.Context, st lab.Stack) (lab.Judged, error) 
 	return s.Judge(st, nil), nil
 }
 
-func (d *testDesk) ExportStack(_ context.Context, name, as string, w io.Writer, _ func(done, of int64)) error {
+func (d *testDesk) ExportStack(_ context.Context, name, as string, w io.Writer, _ func(done, of int64)) ([]string, error) {
 	_, err := io.WriteString(w, as+" of "+name)
-	return err
+	return []string{"an initrd was made"}, err
 }
 
 func (d *testDesk) ImportStack(ctx context.Context, r io.Reader, as lab.TakeAs, _ func(int64)) (lab.Taken, error) {
@@ -410,8 +410,11 @@ func TestStackFiles(t *testing.T) {
 			t.Errorf("%s: exit %d %s", bad, code, errs)
 		}
 	}
-	if out := b.ok("stack export hpt --as disk -o -"); out != "disk of hpt" {
-		t.Errorf("to a pipe: %q", out)
+	if out, errs, code := b.run("stack", "export", "hpt", "--as", "disk", "-o", "-"); out != "disk of hpt" || !strings.Contains(errs, "an initrd was made") || code != 0 {
+		t.Errorf("to a pipe: exit %d %q, %s", code, out, errs)
+	}
+	if out, errs, _ := b.run("stack", "export", "hpt", "--as", "disk", "-o", file, "--force", "--json"); !strings.Contains(out, "an initrd was made") || errs != "" {
+		t.Errorf("as JSON: %q, %s", out, errs)
 	}
 	b.in = "a cat"
 	if _, errs, code := b.run("stack", "import", "-"); code != 2 || !strings.Contains(errs, "no stack was made") {
