@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -159,8 +160,10 @@ func (p *pid1) prepareKernel(ctx context.Context, r Ready) (undo func() error, e
 		return undo, nil
 	}
 	addKey(archive, r.Key)
+	began := time.Now()
 	err = loadKernel(kernel, archive.Bytes(), kernelLine(p.cmdline, r.Orders.Cmdline))
 	if err == nil {
+		r.Say("the kernel that is to follow was loaded in %.1f s", time.Since(began).Seconds())
 		p.loaded = true
 		return unloadKernel, nil
 	}
