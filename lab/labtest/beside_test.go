@@ -44,12 +44,21 @@ func TestBeside(t *testing.T) {
 		t.Errorf("what the machine had before was laid again by moving %s", again.Moved.Words())
 	}
 
-	f, err := os.Open(vms.Disk(m))
+	lines := notesOn(t, vms.Disk(m), 4<<30)
+	if len(lines) != 3 || !strings.Contains(lines[0], "boot 1, stack composed") || !strings.Contains(lines[1], "boot 2, stack disk") || !strings.Contains(lines[2], "boot 4, stack composed") {
+		t.Errorf("the machine's notes are:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+// notesOn are the lines that boots have left in the machine image of a disk.
+func notesOn(t testing.TB, disk string, size int64) []string {
+	t.Helper()
+	f, err := os.Open(disk)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	at, n := lab.TailOf(4<<30, lab.TailDefault).Machine()
+	at, n := lab.TailOf(size, lab.TailDefault).Machine()
 	fs, err := ext4.Open(io.NewSectionReader(f, at, n), n)
 	if err != nil {
 		t.Fatal(err)
@@ -58,8 +67,5 @@ func TestBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(strings.TrimSpace(string(notes)), "\n")
-	if len(lines) != 3 || !strings.Contains(lines[0], "boot 1, stack composed") || !strings.Contains(lines[1], "boot 2, stack disk") || !strings.Contains(lines[2], "boot 4, stack composed") {
-		t.Errorf("the machine's notes are:\n%s", notes)
-	}
+	return strings.Split(strings.TrimSpace(string(notes)), "\n")
 }

@@ -268,6 +268,9 @@ func resets(t testing.TB, start lab.Start, order ...lab.Reset) map[lab.Reset][]t
 		}
 	}
 	toldOf(t, b, m, "reset sampled: every layer was proven here before")
+	if notes := notesOn(t, vms.Disk(m), 4<<30); len(notes) != len(order) || !strings.Contains(notes[len(notes)-1], "stack composed, base@1") { // by the agent, or by the shim
+		t.Errorf("%d boots left the notes\n%s", len(order), strings.Join(notes, "\n"))
+	}
 	return all
 }
 
