@@ -42,6 +42,9 @@ const (
 	ResetTrust   Reset = "trust"   // none: nothing of carte's has written there since
 )
 
+// DefaultReset is that of a stack which says nothing, unless its boot is sealed: then it is always.
+const DefaultReset = ResetSampled
+
 // A Plan is a stack resolved for one machine: exact versions and bytes. Equal digests mean equal bytes.
 type Plan struct {
 	Stack   string            `json:"stack"`  // its name; "capture IMAGE", which no stack is called, for a capture
@@ -335,7 +338,7 @@ func (p *Plan) settleStart(m Machine) error {
 	}
 	if p.Form == FormTree {
 		p.Upper = Upper(or(string(p.Upper), string(UpperMemory)))
-		p.Reset = Reset(or(string(p.Reset), string(ResetSampled)))
+		p.Reset = Reset(or(string(p.Reset), string(DefaultReset)))
 		if p.Gives(Sealed) {
 			p.Reset = ResetAlways
 		}

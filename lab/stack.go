@@ -22,7 +22,7 @@ type Stack struct {
 	Until   Rung              `json:"until,omitempty"`   // the rung that ends a boot; empty: collect for a tree, else run
 	Grow    bool              `json:"grow,omitempty"`    // of a disk: the last partition and its file system take the room that there is
 	Upper   Upper             `json:"upper,omitempty"`   // of a tree: where its changes go; empty: to memory
-	Reset   Reset             `json:"reset,omitempty"`   // of a tree: how much of it is proven before every boot; empty: always, all of it
+	Reset   Reset             `json:"reset,omitempty"`   // of a tree: how much of it is proven before every boot; empty: DefaultReset
 	Asks    Terms             `json:"asks,omitempty"`    // clauses that a boot should have, or must
 	Keep    []string          `json:"keep,omitempty"`    // images that are written back because this stack asks for it
 	Files   []TextFile        `json:"files,omitempty"`   // written into the running system; {name} is a parameter, {machine} and {mac} are the machine's

@@ -92,7 +92,7 @@ func Stack(st lab.Stack) []byte {
 	w.text("start", string(st.Start), "kexec", "pivot, kexec, netboot, memory or disk; left out: the fastest that the machine can")
 	w.text("until", string(st.Until), "run", "the rung that ends a boot: handover, run or collect")
 	w.text("upper", string(st.Upper), "disk", "of a tree: where its changes go, memory or disk; left out: memory")
-	w.text("reset", string(st.Reset), "sampled", "of a tree: how much is proven before a boot: always, sampled or trust; left out: always")
+	w.text("reset", string(st.Reset), "trust", "of a tree: how much is proven before a boot: always, sampled or trust; left out: "+string(lab.DefaultReset))
 	w.set("grow", "true", st.Grow, "of a disk: its last partition takes the room that there is")
 	w.list("keep", st.Keep, `["debian"]`, "images that are written back because this stack asks for it")
 	w.text("note", st.Note, "what it is good for", "for people")

@@ -58,7 +58,7 @@ func (r *recipe) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&r.params, "param", nil, "a parameter and its value unless a boot says otherwise: pages=0")
 	f.StringVar((*string)(&st.Start), "start", "", "how it starts: pivot, kexec, netboot, memory or disk (default: the fastest that the machine can)")
 	f.StringVar((*string)(&st.Upper), "upper", "", "where a tree's changes go: memory or disk (default memory)")
-	f.StringVar((*string)(&st.Reset), "reset", "", "how much of a tree is proven before a boot: always, sampled or trust (default always)")
+	f.StringVar((*string)(&st.Reset), "reset", "", "how much of a tree is proven before a boot: always, sampled or trust (default "+string(lab.DefaultReset)+")")
 	f.StringArrayVar(&r.asks, "ask", nil, "a clause that a boot should have, or with =required must: lazy=required")
 	f.StringArrayVar(&st.Keep, "keep", nil, "an image whose changes become its next version, because this stack asks for it")
 	f.StringArrayVar(&r.files, "file", nil, "a small file that is written into the running system: /etc/hostname=FILE; {machine}, {mac} and {name} in it are filled in")
