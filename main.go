@@ -193,18 +193,7 @@ func together(ctx context.Context, all ...func(context.Context) error) error {
 func screen(ctx context.Context, desk lab.Desk, o cli.ScreenOptions) error {
 	t := tui.Options{Name: o.Name, Start: o.Start, Command: o.Command, Program: o.Program}
 	if o.Own {
-		t.Leave = func(s lab.Snapshot) string {
-			n := 0
-			for _, b := range s.Boots {
-				if b.State != lab.Queued && !b.State.Final() {
-					n++
-				}
-			}
-			if n == 0 {
-				return ""
-			}
-			return fmt.Sprintf("the lab lives in this window; boots going on: %d; they begin again with the next carte", n)
-		}
+		t.Leave = tui.CutOff
 	}
 	return tui.Run(ctx, desk, t)
 }
