@@ -88,7 +88,7 @@ var boots = []Action{
 	},
 	{
 		ID: "boot.again", Words: "boot again", Keys: []string{"B"}, Where: []Place{Machines, Boot},
-		Help: "boot the machine's last stack once more",
+		Help: "boot the machine's last stack once more, with the same parameters",
 		Enabled: both(bootable, func(t Target) (bool, string) {
 			b, ok := lastStack(t)
 			if !ok {
@@ -99,14 +99,19 @@ var boots = []Action{
 		}),
 		Command: func(t Target) string {
 			b, _ := lastStack(t)
-			return command("carte", "boot", or(b.Plan.Stack, "STACK"), "--on", machine(t))
+			words := []string{"carte", "boot", or(b.Plan.Stack, "STACK"), "--on", machine(t)}
+			set := sameAgain(t, b)
+			for _, k := range KeysOf(set) {
+				words = append(words, "--set", k+"="+set[k])
+			}
+			return command(words...)
 		},
 		Verb: func(t Target) (lab.Verb, error) {
 			b, ok := lastStack(t)
 			if !ok {
 				return nil, fmt.Errorf("a boot of %s: %w", machine(t), lab.ErrNotFound)
 			}
-			return lab.Queue{Machine: machine(t), Stack: b.Plan.Stack}, nil
+			return lab.Queue{Machine: machine(t), Stack: b.Plan.Stack, Set: sameAgain(t, b)}, nil
 		},
 	},
 	{
@@ -280,6 +285,20 @@ func lastStack(t Target) (last lab.Boot, ok bool) {
 		}
 	}
 	return last, ok
+}
+
+// sameAgain are the parameters of a boot that its stack still has, where they differ from the stack's own; nil: none.
+func sameAgain(t Target, b lab.Boot) map[string]string {
+	set := map[string]string{}
+	for k, v := range b.Plan.Params {
+		if now, has := t.Snapshot.Stacks[b.Plan.Stack].Params[k]; has && now != v {
+			set[k] = v
+		}
+	}
+	if len(set) == 0 {
+		return nil
+	}
+	return set
 }
 
 func bootable(t Target) (bool, string) {
