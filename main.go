@@ -41,7 +41,7 @@ func main() {
 }
 
 func host() cli.Host {
-	return cli.Host{Version: version, Open: open, Serve: serve, Screen: screen, DemoImage: demoImage, Kernel: payload.Payload{}.Kernel, Fits: power.Fits, Movers: cli.Movers{Flash: flash, Capture: capture}}
+	return cli.Host{Version: version, Open: open, Has: has, Serve: serve, Screen: screen, DemoImage: demoImage, Kernel: payload.Payload{}.Kernel, Fits: power.Fits, Movers: cli.Movers{Flash: flash, Capture: capture}}
 }
 
 // flash and capture are the agent's, on this computer.
@@ -67,6 +67,16 @@ func open(ctx context.Context, dir string) (lab.Desk, func() error, error) {
 		return nil, nil, errors.Join(err, s.Close())
 	}
 	return &store.Desk{Lab: l, State: s, Looks: []look{virtual, inside}, Agent: payload.Payload{}.Agent, Still: true}, s.Close, nil
+}
+
+// has says whether a folder is a lab's, also of one that lost its catalogue. What cannot be looked at, store.Open says.
+func has(dir string) bool {
+	for _, name := range []string{"lab.db", "versions", "chunks"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil || !errors.Is(err, os.ErrNotExist) {
+			return true
+		}
+	}
+	return false
 }
 
 // serve runs a lab: everything listens, then everything runs, then with begins; the first that ends ends all.

@@ -216,7 +216,15 @@ func (c *call) showQueued(s lab.Snapshot, b lab.Boot) error {
 		b = now
 	}
 	d := bootDocOf(s, b, c.term.Now())
-	return c.show(list{doc: d, names: []string{strconv.FormatInt(b.ID, 10)}, rows: [][]string{{fmt.Sprintf("boot %d", b.ID), d.Stack, d.Machine, or(d.Waits, string(d.State))}}})
+	return c.show(list{doc: d, names: []string{strconv.FormatInt(b.ID, 10)}, rows: [][]string{{fmt.Sprintf("boot %d", b.ID), d.Stack, d.Machine, or(d.Waits, stateWords(b))}}})
+}
+
+// stateWords is a boot's state; one that is called back goes on until its machine has heard that.
+func stateWords(b lab.Boot) string {
+	if b.Revoke != "" && !b.State.Final() {
+		return fmt.Sprintf("asked to stop; it is %s until its machine has heard that", b.State)
+	}
+	return string(b.State)
 }
 
 // sayBoot says a verb about the boot that a word names, and shows the boot that shown picks: of all that the verb

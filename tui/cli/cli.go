@@ -33,6 +33,8 @@ type Host struct {
 	Version string
 	// Open opens the state itself, for one command while no lab runs there. lab.ErrBusy: another command has it open.
 	Open func(ctx context.Context, state string) (desk lab.Desk, done func() error, err error)
+	// Has says whether there is a lab in a folder; nil: nobody can tell. To ask makes nothing.
+	Has func(state string) bool
 	// Serve runs a lab, and serves its socket, until ctx ends or with returns. With is called when everything listens; nil
 	// serves on.
 	Serve func(ctx context.Context, o ServeOptions, with func(ctx context.Context, desk lab.Desk) error) error
@@ -111,6 +113,7 @@ type call struct {
 	json  bool
 	jsonl bool
 	quiet bool
+	makes bool // the command makes a lab where there is none
 }
 
 // stateDir is the folder of the lab: --state, CARTE_STATE, or the XDG state folder.
@@ -201,6 +204,9 @@ func (c *call) with(ctx context.Context, do func(desk) error) error {
 		case !errors.Is(err, lab.ErrUnreachable):
 			return err
 		}
+		if err := c.there(dir); err != nil {
+			return err
+		}
 		d, done, err := c.host.Open(ctx, dir)
 		switch {
 		case err == nil:
@@ -217,6 +223,24 @@ func (c *call) with(ctx context.Context, do func(desk) error) error {
 		}
 	}
 }
+
+// there refuses a folder that somebody named and that has no lab, unless the command makes one: what only reads leaves nothing
+// behind, and a name that is mistyped is no new lab. Where nobody named one, it is the person's first.
+func (c *call) there(dir string) error {
+	if c.makes || c.host.Has == nil || c.state+c.term.Env("CARTE_STATE") == "" || c.host.Has(dir) {
+		return nil
+	}
+	return &noLab{dir}
+}
+
+// noLab is a folder without a lab.
+type noLab struct{ dir string }
+
+func (n *noLab) Error() string {
+	return fmt.Sprintf("there is no lab in %s, and nothing was made there; carte serve makes one, and so do machine add, image import and stack import", n.dir)
+}
+func (n *noLab) Unwrap() error { return lab.ErrNotFound }
+func (n *noLab) Fix() []string { return []string{quoted([]string{"carte", "serve", "--state", n.dir})} }
 
 // live calls do with the lab that runs; without one it is an error.
 func (c *call) live(do func(desk) error) error {

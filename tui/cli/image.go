@@ -29,7 +29,7 @@ func (c *call) imageCommands() []entry {
 			},
 		},
 		{
-			use: "image import FILE", action: "image.import", // or, with --kernel, NAME
+			use: "image import FILE", action: "image.import", makes: true, // or, with --kernel, NAME
 			long: "Import a file, a folder, or standard input with -, as an image; under a name that exists it is the next version. Raw, gz, xz, zst, bz2 and qcow2 are known by their content. What the file systems in it do not need is neither stored nor ever written, unless --whole is given. Interrupted, nothing of it is visible; the same bytes again store nothing.\n\n" +
 				"Of a tar archive or a folder, carte makes an ext4 file system: with --form tree the root of a Linux system, with --form files just those files, to lie over one. An archive may be packed as above, or be one of docker save or an OCI layout, whose layers become one tree. Owners are kept by number, as are modes, times, hard links, devices, holes, extended attributes and access lists. Names that are absolute or lead out of the tree, and members that come twice, are refused. In a folder, no link is followed, and a file that may not be read is an error. The next version of a tree leaves unchanged files where they lie, so only what differs is new; the UUID follows from the image's name.\n\n" +
 				"With --form kernel it becomes what starts a tree, or runs alone in memory: of a Linux kernel with its initrd and modules, given by --kernel, --initrd and --modules beside the image's name; of a tar with boot/kernel, boot/initrd and lib/modules; or of one multiboot or ELF file.\n\n" +

@@ -81,13 +81,14 @@ func (d *testDesk) Doctor(context.Context) ([]lab.Finding, error) { return d.fin
 
 // bench is a command line with a lab in memory.
 type bench struct {
-	t    *testing.T
-	desk *testDesk
-	dir  string
-	term Terminal // what the next command gets, but for Out and Err
-	in   string
-	keys *os.File // instead of in, if it is set
-	pass func(time.Duration)
+	t     *testing.T
+	desk  *testDesk
+	dir   string
+	term  Terminal // what the next command gets, but for Out and Err
+	in    string
+	keys  *os.File // instead of in, if it is set
+	pass  func(time.Duration)
+	there func(string) bool // Host.Has
 }
 
 func newBench(t *testing.T) *bench {
@@ -117,7 +118,7 @@ func (b *bench) carry(args []string) (out, errs string, code int) {
 	if b.keys != nil {
 		t.In = b.keys
 	}
-	h := Host{Version: "v1", Open: func(context.Context, string) (lab.Desk, func() error, error) {
+	h := Host{Version: "v1", Has: b.there, Open: func(context.Context, string) (lab.Desk, func() error, error) {
 		return b.desk, func() error { return nil }, nil
 	}}
 	code = Run(b.t.Context(), h, t, args)

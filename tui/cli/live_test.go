@@ -78,7 +78,7 @@ func TestBootAndWait(t *testing.T) {
 	for _, line := range []string{"wait boot 1 done", "wait boot vm-1 hello", "wait boot 1 running", "wait machine vm-1 on", "wait machine vm-1 adopted --timeout 1s", "boot show 1 --wait run"} {
 		b.ok(line)
 	}
-	if _, errs, code := b.run("wait", "boot", "1", "failed"); code != 1 || !strings.Contains(errs, "boot 1 done") {
+	if _, errs, code := b.run("wait", "boot", "1", "failed"); code != 1 || !strings.Contains(errs, "boot 1 is done; it does not become failed") || strings.Contains(errs, "retry") {
 		t.Errorf("waiting for a failure of a boot that is done: exit %d %s", code, errs)
 	}
 	if _, errs, code := b.run("wait", "machine", "vm-1", "off", "--timeout", "10ms"); code != 6 || !strings.Contains(errs, "vm-1 was not off within 10ms; it is on") {

@@ -62,7 +62,7 @@ func (c *call) machineCommands() []entry {
 			},
 		},
 		{
-			use: "machine add NAME", help: "add a virtual machine, or a real one by its network card's address",
+			use: "machine add NAME", makes: true, help: "add a virtual machine, or a real one by its network card's address",
 			example: "  carte machine add vm-1 --virtual --disk 4G --memory 1G --firmware uefi\n  carte machine add nuc-1 --mac 00:11:22:33:44:55",
 			flags: func(f *pflag.FlagSet) {
 				f.BoolVar(&virtual, "virtual", false, "a virtual machine, run by carte under QEMU")

@@ -22,6 +22,51 @@ func TestDefaultReset(t *testing.T) {
 	}
 }
 
+// A command that cannot make a lab makes none, and a folder that nobody named is not asked for.
+func TestNoLabThere(t *testing.T) {
+	b := newBench(t)
+	b.furnish()
+	b.there = func(dir string) bool { return dir != b.dir }
+	for _, line := range []string{"status", "image ls", "stack show demo", "boot stop 2", "doctor", "gc", "image rm demo --confirm demo"} {
+		_, errs, code := b.run(strings.Fields(line)...)
+		if code != 3 || !strings.Contains(errs, "there is no lab in "+b.dir) || !strings.Contains(errs, "try: carte serve --state "+b.dir) {
+			t.Errorf("carte %s: exit %d, %s", line, code, errs)
+		}
+	}
+	b.ok("machine add vm-7 --virtual")
+	b.term.Env = func(name string) string { return map[string]string{"HOME": b.dir}[name] }
+	if _, errs, code := b.carry([]string{"image", "ls"}); code != 0 {
+		t.Errorf("in the default folder: exit %d, %s", code, errs)
+	}
+}
+
+// What went well is not to be tried again.
+func TestWaitForWhatNeverComes(t *testing.T) {
+	b := newBench(t)
+	b.furnish()
+	s, err := b.desk.Watch(t.Context(), 0)
+	b.must(err)
+	c := &call{term: b.term}
+	_, _, err = c.waitBoot(t.Context(), b.desk, 1, "failed", 0)
+	if err == nil || err.Error() != "boot 1 is done; it does not become failed any more" {
+		t.Errorf("the wait ends with %v", err)
+	}
+	if fix := c.fixes(err, nil); len(fix) > 0 || s.Boots[1].State != lab.Done {
+		t.Errorf("of boot 1, %s, is said: %s", s.Boots[1].State, fix)
+	}
+}
+
+// A stop that the machine has not heard yet is told as one.
+func TestStopIsAsked(t *testing.T) {
+	b := newBench(t)
+	b.furnish()
+	_, o, key := b.claim("vm-1")
+	_, err := b.desk.Report(t.Context(), key, lab.Report{Boot: o.Boot, Rung: lab.RungHash})
+	b.must(err)
+	b.has(b.ok("boot stop vm-1"), "boot 2", "asked to stop; it is working until")
+	b.has(b.ok("boot stop 3"), "revoked")
+}
+
 // has ends the test unless a text says all of that.
 func (b *bench) has(text string, want ...string) {
 	b.t.Helper()

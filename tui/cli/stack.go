@@ -81,7 +81,7 @@ func (c *call) stackCommands() []entry {
 			},
 		},
 		{
-			use: "stack import FILE", help: "take a stack, its images and their kinds out of a bundle",
+			use: "stack import FILE", help: "take a stack, its images and their kinds out of a bundle", makes: true,
 			long: "Take what carte stack export --as bundle has written: the stack, the versions that it runs under their numbers, and kinds of images that this lab does not have, which are added to its kinds.toml. What is here already, the same, stays; what is here and is something else is never overwritten: nothing is taken then, and the flags give what comes another name.\n\n" +
 				"--prefix renames only the images that are something else here. What was renamed is told.",
 			example: "  carte stack import hpt.carte\n  carte stack import hpt.carte --as hpt-delft --prefix delft-",

@@ -21,6 +21,7 @@ type entry struct {
 	long    string
 	example string
 	streams bool // it may say many documents: --jsonl
+	makes   bool // a lab, where there is none
 	flags   func(*pflag.FlagSet)
 	run     func(ctx context.Context, args []string) error
 }
@@ -56,6 +57,7 @@ func (e entry) add(root *cobra.Command, c *call) {
 		Example: e.example,
 		Args:    e.count(args),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			c.makes = e.makes
 			if c.jsonl {
 				c.json = true
 			}

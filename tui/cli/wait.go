@@ -42,6 +42,7 @@ func reached(b lab.Boot, goal string) bool {
 // ended is a boot that is over and did not come where it should.
 type ended struct {
 	b     lab.Boot
+	goal  string // that somebody waited for
 	cause string
 	fix   string
 }
@@ -50,6 +51,9 @@ func (e *ended) Error() string {
 	text := fmt.Sprintf("boot %d %s", e.b.ID, e.b.State)
 	if e.b.Reason != "" {
 		text += ": " + e.b.Reason
+	}
+	if e.b.State == lab.Done && e.goal != "" {
+		text = fmt.Sprintf("boot %d is done; it does not become %s any more", e.b.ID, e.goal)
 	}
 	if e.cause != "" && !strings.Contains(text, e.cause) {
 		text += "\nlikely cause: " + e.cause
@@ -60,8 +64,13 @@ func (e *ended) Error() string {
 	return text
 }
 
-// Fix names the command that tries it again.
-func (e *ended) Fix() []string { return []string{fmt.Sprintf("carte boot retry %d", e.b.ID)} }
+// Fix names the command that tries it again; what went well needs none.
+func (e *ended) Fix() []string {
+	if e.b.State == lab.Done {
+		return nil
+	}
+	return []string{fmt.Sprintf("carte boot retry %d", e.b.ID)}
+}
 
 // comeBack is how long a command that waits bears a lab that does not answer: it may be started anew.
 const comeBack = 30 * time.Second
@@ -153,7 +162,7 @@ func (c *call) waitBoot(ctx context.Context, d lab.Desk, id int64, goal string, 
 		case reached(b, goal):
 			return b, s, nil
 		case b.State.Final():
-			e := &ended{b: b}
+			e := &ended{b: b, goal: goal}
 			e.cause, e.fix = b.Cause(s.Machines[b.Machine])
 			return b, s, e
 		}
