@@ -9,7 +9,7 @@ import (
 )
 
 // TagImage gives a version a name beside its number, as in debian@stable. A tag belongs to one version of its image: given
-// to another, it leaves the first. Remove takes it away, whichever version has it.
+// to another, it leaves the first. Remove takes it away from the version that has it; one that Ref numbers must be that one.
 type TagImage struct {
 	Ref    Ref    `json:"ref"` // without a number: the newest
 	Tag    string `json:"tag"`
@@ -31,6 +31,8 @@ func (v TagImage) decide(d *draft) error {
 	switch at, has := im.Tags[v.Tag]; {
 	case v.Remove && !has:
 		return fmt.Errorf("image %s has no tag %q%s: %w", im.Name, v.Tag, among("; it has ", slices.Sorted(maps.Keys(im.Tags))), ErrNotFound)
+	case v.Remove && v.Ref.Version != 0 && at != x.Number:
+		return fmt.Errorf("tag %q is on %s, not on %s: %w", v.Tag, Ref{im.Name, at}, x.Ref(), ErrRefused)
 	case !v.Remove && at == x.Number:
 		return nil
 	}

@@ -49,7 +49,7 @@ func (c *call) imageCommands() []entry {
 			example: "  carte image tag debian@3 stable\n  carte stack new hpt --system debian@stable",
 			flags:   func(f *pflag.FlagSet) { f.BoolVar(&remove, "remove", false, "take the tag away") },
 			run: func(ctx context.Context, args []string) error {
-				return c.sayImage(ctx, args[0], func(r lab.Ref) lab.Verb { return lab.TagImage{Ref: r, Tag: args[1], Remove: remove} })
+				return c.tagImage(ctx, args[0], args[1], remove)
 			},
 		},
 		{
@@ -95,13 +95,29 @@ func (c *call) imageCommands() []entry {
 					return err
 				}
 				return c.confirmed(confirm, func(typed string) error {
-					return c.say(ctx, lab.RemoveImage{Ref: ref, Confirm: typed}, func(lab.Changed, lab.Snapshot) error {
-						return c.show(list{doc: goneDoc{ref.String()}, names: []string{ref.String()}, rows: [][]string{{ref.String(), "removed"}}})
-					})
+					return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error { return c.removeImage(ctx, d, s, ref, typed) }))
 				})
 			},
 		},
 	}
+}
+
+// removeImage removes an image or a version of it, and says which tags went with that.
+func (c *call) removeImage(ctx context.Context, d desk, s lab.Snapshot, ref lab.Ref, typed string) error {
+	if _, _, err := d.say(ctx, lab.RemoveImage{Ref: ref, Confirm: typed}); err != nil {
+		return err
+	}
+	row := []string{ref.String(), "removed"}
+	var tags []string
+	for tag, at := range s.Images[ref.Name].Tags {
+		if ref.Version == 0 || ref.Version == at {
+			tags = append(tags, tag)
+		}
+	}
+	if slices.Sort(tags); len(tags) > 0 {
+		row = append(row, "its tags went with it: "+strings.Join(tags, ", "))
+	}
+	return c.show(list{doc: goneDoc{ref.String()}, names: row[:1], rows: [][]string{row}})
 }
 
 // kindWords is an image's kind, and how long it lives.

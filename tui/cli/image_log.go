@@ -50,23 +50,32 @@ func usersOf(s lab.Snapshot, ref lab.Ref) (names []string) {
 	return names
 }
 
-// sayImage says a verb about an image, and shows it.
-func (c *call) sayImage(ctx context.Context, name string, verb func(lab.Ref) lab.Verb) error {
+// tagImage gives a version a tag or takes it away, and says from where.
+func (c *call) tagImage(ctx context.Context, name, tag string, remove bool) error {
 	return c.with(ctx, seeing(ctx, func(d desk, s lab.Snapshot) error {
 		ref, err := s.ParseRef(name)
 		if err != nil {
 			return err
 		}
-		if _, s, err = d.say(ctx, verb(ref)); err != nil {
+		was := lab.Ref{Name: ref.Name, Version: s.Images[ref.Name].Tags[tag]} // without a number: nowhere
+		if _, s, err = d.say(ctx, lab.TagImage{Ref: ref, Tag: tag, Remove: remove}); err != nil {
 			return err
 		}
-		im := imageOf(s, s.Images[ref.Name])
+		if remove {
+			ref = was
+		}
 		v, err := s.Version(ref)
 		if err != nil {
 			return err
 		}
-		said := or(strings.Join(s.TagsOf(v), ", "), "no tags")
-		return c.show(list{doc: im, names: []string{v.Ref().String()}, rows: [][]string{{v.Ref().String(), said}}})
+		row := []string{v.Ref().String(), or(strings.Join(s.TagsOf(v), ", "), "no tags")}
+		switch {
+		case remove:
+			row = append(row, tag+" taken away")
+		case was.Version != 0 && was != v.Ref():
+			row = append(row, fmt.Sprintf("%s moved from %s", tag, was))
+		}
+		return c.show(list{doc: imageOf(s, s.Images[ref.Name]), names: row[:1], rows: [][]string{row}})
 	}))
 }
 

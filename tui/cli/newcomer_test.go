@@ -76,3 +76,22 @@ func (b *bench) has(text string, want ...string) {
 		}
 	}
 }
+
+// Whatever happens to a tag is said, and it is taken from nowhere but where it is.
+func TestTagsSayWhereTheyWere(t *testing.T) {
+	b := newBench(t)
+	b.furnish()
+	b.in = "a third"
+	b.ok("image import - --name debian")
+	b.has(b.ok("image tag debian@1 stable"), "debian@1\tstable\n")
+	b.has(b.ok("image tag debian stable"), "debian@3\tstable\tstable moved from debian@1")
+	b.ok("image tag debian@2 stable")
+	if _, errs, code := b.run("image", "tag", "debian@3", "stable", "--remove"); code != 4 || !strings.Contains(errs, `tag "stable" is on debian@2, not on debian@3`) {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+	b.has(b.ok("image tag debian stable --remove"), "debian@2\tno tags\tstable taken away")
+	b.ok("image tag debian@2 old")
+	b.ok("image tag debian@2 slow")
+	b.has(b.ok("image rm debian@2 --confirm debian@2"), "removed\tits tags went with it: old, slow")
+	b.has(b.ok("image rm debian@3 --confirm debian@3"), "debian@3\tremoved\n")
+}
