@@ -102,7 +102,9 @@ func TestCompose(t *testing.T) {
 		{"rq", "a", "x11", "enter", "[arch@12 hpt-2 tools rq scratch x11-tools]", "carte stack edit a-la-carte --set layers=arch@12,hpt-2,tools,rq,scratch,x11-tools"},
 		{"rq", "space", "sealed req", "enter", "", "carte stack edit a-la-carte --set asks.sealed=required"},
 		{"rq", "space", "lazy not", "enter", "", "carte stack edit a-la-carte --set asks.lazy="},
-		{"rq", "c", "quiet", "enter", "", "carte stack edit a-la-carte --set cmdline=quiet"},
+		{"rq", "c ctrl+u", "quiet", "enter", "", "carte stack edit a-la-carte --set cmdline=quiet"},
+		{"rq", "c", " quiet", "enter", "", "carte stack edit a-la-carte --set 'cmdline=rw hugepages={pages} isolcpus=2,3 quiet'"},
+		{"rq", "c ctrl+u", "", "enter", "", "carte stack edit a-la-carte --set cmdline="},
 		{"rq", "p", "pages=512", "enter", "", "carte stack edit a-la-carte --set params.pages=512"},
 		{"rq", "f", "", "", "", "carte stack edit a-la-carte --set 'cmdline=console=ttyS0 rw hugepages={pages} isolcpus=2,3'"},
 	} {

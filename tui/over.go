@@ -32,9 +32,12 @@ func newLine() line {
 	return line{in}
 }
 
+// oneLine makes one line of pasted text. Terminals send its line ends as CR; a shell's joined lines end in a backslash.
+var oneLine = strings.NewReplacer("\\\r\n", " ", "\\\n", " ", "\\\r", " ", "\r\n", " ", "\n", " ", "\r", " ", "\t", " ")
+
 func (l *line) press(p press) {
 	if p.paste != "" {
-		p.paste = lab.Clean(strings.ReplaceAll(p.paste, "\n", " "))
+		p.paste = lab.Clean(oneLine.Replace(p.paste))
 	}
 	l.in, _ = l.in.Update(p.message())
 }
@@ -107,8 +110,10 @@ type ask struct {
 	do       func(string) tea.Cmd
 	at0      place  // where it was asked
 	refused  string // why what was typed last was refused
+	tried    bool   // something was refused; it is no command of this place
 	found    []string
 	files    bool // the first word is a file's name, which tab completes
+	empty    bool // nothing is an answer, too
 }
 
 func newAsk(question string, options []string, preview func(string) string, do func(string) tea.Cmd) *ask {
@@ -136,6 +141,9 @@ func (a *ask) press(m *model, p press) tea.Cmd {
 	switch p.name {
 	case "esc":
 		m.over = nil
+		if a.tried {
+			m.command, m.flash = "", flash{}
+		}
 	case "tab", "down", "up", "shift+tab":
 		if a.files {
 			text, found := completed(a.line.text())
@@ -146,14 +154,18 @@ func (a *ask) press(m *model, p press) tea.Cmd {
 		a.choose(p.name)
 	case "enter":
 		text := a.answer()
-		if text == "" {
+		if text == "" && !a.empty {
 			return nil
 		}
 		m.over = nil
 		return a.do(text)
 	default:
+		was := a.line.text()
 		a.line.press(p)
 		a.at, a.found = 0, nil
+		if a.refused != "" && a.line.text() != was { // it was said of another answer
+			a.refused, m.flash = "", flash{}
+		}
 	}
 	return nil
 }
@@ -172,7 +184,7 @@ func (a *ask) again(m *model, err error) {
 	if a == nil || m.over != nil || m.sure != nil || m.at != a.at0 {
 		return
 	}
-	a.refused = lab.Words(err)
+	a.refused, a.tried = lab.Words(err), true
 	m.over = a
 }
 

@@ -83,6 +83,7 @@ func (m *model) begin(a action.Action, t action.Target, key string) tea.Cmd {
 	if f, ok := screens[a.ID]; ok {
 		return f(m)
 	}
+	m.flash = flash{} // it was said of what was done before
 	if ok, why := a.Can(t); !ok {
 		m.say(cell.Warn, "%s", why)
 		return nil
@@ -90,6 +91,10 @@ func (m *model) begin(a action.Action, t action.Target, key string) tea.Cmd {
 	if question := a.Question(t); question != "" && t.Text == "" {
 		q := newAsk(question, a.Options(t), func(text string) string { t := t; t.Text = text; return a.Command(t) }, nil)
 		q.at0, q.files = m.at, a.ID == "image.import" || a.ID == "image.export"
+		if a.Present != nil {
+			q.line.set(a.Present(t))
+			q.empty = true
+		}
 		q.do = func(text string) tea.Cmd {
 			t.Text = text
 			return m.weigh(a, t, key, q)

@@ -60,6 +60,8 @@ type Action struct {
 	Danger int
 	// Ask is the question whose answer is Target.Text; empty: nothing is asked for this target.
 	Ask func(Target) string
+	// Present is what the answer would be now: the line begins with it, and may be left empty. Nil: the line begins empty.
+	Present func(Target) string
 	// Choices are the answers to choose from; nil or empty with an Ask: free text.
 	Choices func(Target) []string
 	// Enabled says whether the action can be done, and if not, why, in words. It does not look at Text.

@@ -102,8 +102,9 @@ var compose = []Action{
 		ID: "compose.cmdline", Words: "kernel line", Keys: []string{"c"}, Where: []Place{Compose},
 		Help: "change what is added to the kernel's command line",
 		Ask: func(t Target) string {
-			return "kernel line of " + t.Stack.Name + " (now: " + or(t.Stack.Cmdline, "none") + "; - for none)"
+			return "kernel line of " + t.Stack.Name + "; with nothing typed it has none"
 		},
+		Present: func(t Target) string { return t.Stack.Cmdline },
 		Edit: func(t Target) (lab.Stack, error) {
 			st := t.Stack
 			if st.Cmdline = strings.TrimSpace(t.Text); st.Cmdline == "-" {
