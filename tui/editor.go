@@ -94,7 +94,7 @@ func (m *model) takeEdited(e edited) {
 		if at := lineNumber.FindStringSubmatch(first); at != nil {
 			line, _ = strconv.Atoi(at[1])
 		}
-		m.sure = &sure{"e", "mend the text: " + strings.TrimSuffix(first, ":"), func() tea.Cmd { return m.edit(e.name, e.text, line) }}
+		m.sure = &sure{key: "e", what: "mend the text: " + strings.TrimSuffix(first, ":"), do: func() tea.Cmd { return m.edit(e.name, e.text, line) }}
 		return
 	}
 	if m.at.at != action.Compose || m.at.stack != e.name {

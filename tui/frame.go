@@ -243,9 +243,12 @@ func (m *model) drawLast(g *cell.Grid) {
 		for i, l := range lines {
 			g.Text(1, m.h-len(lines)+i, m.w-2, cell.Yellow, l)
 		}
-	case m.gone != nil:
-		text := fmt.Sprintf("q leaves  asked again %s: %s", plural(m.tries, "time"), lab.Words(m.gone))
-		g.Text(1, y, m.w-2, cell.Yellow, text)
+	case m.gone != nil && (m.flash.text == "" || !m.flash.at.After(m.word) || m.now.Sub(m.flash.at) >= flashTime):
+		cause, remedy := m.whyGone()
+		if remedy != "" {
+			remedy += "  "
+		}
+		g.Text(1, y, m.w-2, cell.Yellow, fmt.Sprintf("%sq leaves  %s  asked again %s", remedy, cause, plural(m.tries, "time")))
 	case m.flash.text != "" && m.now.Sub(m.flash.at) < flashTime:
 		if lines := wrapped(m.flash.text, m.w-4); len(lines) > 1 && m.h > low {
 			lines = lines[:min(3, len(lines))]
@@ -298,6 +301,12 @@ func (m *model) lineCommand() string {
 		return a.Command(t)
 	}
 	return "carte status"
+}
+
+// whyGone says why the lab cannot be reached, and what to do where that is known.
+func (m *model) whyGone() (cause, remedy string) {
+	cause, remedy, _ = strings.Cut(lab.Words(m.gone), "; ")
+	return cause, remedy
 }
 
 func (m *model) goneWords() string {

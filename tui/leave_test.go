@@ -47,3 +47,15 @@ func TestLeaveNamesWhatIsCutOff(t *testing.T) {
 		}
 	}
 }
+
+// What would be lost is asked for with what was chosen.
+func TestPowerNamesWhatWasChosen(t *testing.T) {
+	m, _ := newTest(t, bench(), 120, 40, Options{})
+	m.sel("nuc-2")
+	m.tap("p")
+	m.typeText("off")
+	m.tap("enter")
+	if want := "enter or p again to power off: boot 77 (working) on nuc-2 ends; any other key: no"; !strings.Contains(m.View(), want) {
+		t.Errorf("it does not ask %q:\n%s", want, m.View())
+	}
+}

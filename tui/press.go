@@ -19,6 +19,7 @@ const twice = 2 * time.Second
 // A sure is an action that waits for its key to be pressed once more (tier 1).
 type sure struct {
 	key  string
+	also string // a key that counts as well; empty: none
 	what string // what the key would do, and what would be lost
 	do   func() tea.Cmd
 }
@@ -26,6 +27,9 @@ type sure struct {
 // words asks in lines of w cells, at most most of them. What the keys do is never cut off.
 func (s *sure) words(w, most int) []string {
 	head, tail := s.key+" again to ", "; any other key: no"
+	if s.also != "" {
+		head = s.also + " or " + head
+	}
 	lines := wrapped(head+s.what+tail, w)
 	if len(lines) > most {
 		lines = wrapped(head+ansi.Truncate(s.what, max(8, most*w-len(head)-len(tail)-w/3*(most-1)), "…")+tail, w)
@@ -44,7 +48,7 @@ func (m *model) press(p press) tea.Cmd {
 		return m.over.press(m, p)
 	case m.sure != nil:
 		s := m.sure
-		if m.sure = nil; p.name == s.key {
+		if m.sure = nil; p.name == s.key || p.name != "" && p.name == s.also {
 			return s.do()
 		}
 		m.say(cell.Absent, "nothing was done")
@@ -84,6 +88,11 @@ func (m *model) begin(a action.Action, t action.Target, key string) tea.Cmd {
 		return f(m)
 	}
 	m.flash = flash{} // it was said of what was done before
+	if m.gone != nil && a.Edit == nil {
+		_, remedy := m.whyGone()
+		m.say(cell.Warn, "%s", strings.TrimSuffix("the lab is gone, nothing was done; "+remedy, "; "))
+		return nil
+	}
 	if ok, why := a.Can(t); !ok {
 		m.say(cell.Warn, "%s", why)
 		return nil
@@ -113,7 +122,10 @@ func (m *model) weigh(a action.Action, t action.Target, key string, q *ask) tea.
 	do := func() tea.Cmd { m.perform(a, t, q); return nil }
 	switch a.Tier(t) {
 	case action.Interrupts:
-		m.sure = &sure{key, fmt.Sprintf("%s: %s", m.hintWord(a), a.Loses(t)), do}
+		m.sure = &sure{key: key, what: strings.TrimSpace(m.hintWord(a)+" "+t.Text) + ": " + a.Loses(t), do: do}
+		if q != nil { // the answer came with enter
+			m.sure.also = "enter"
+		}
 		return nil
 	case action.Destroys:
 		loses := ""
@@ -284,12 +296,12 @@ func (m *model) leave() tea.Cmd {
 		return nil
 	}
 	if why := m.losing(); why != "" {
-		m.sure = &sure{"q", "leave: " + why, func() tea.Cmd { return tea.Quit }}
+		m.sure = &sure{key: "q", what: "leave: " + why, do: func() tea.Cmd { return tea.Quit }}
 		return nil
 	}
 	if m.opt.Leave != nil {
 		if why := m.opt.Leave(m.snap()); why != "" {
-			m.sure = &sure{"q", "leave: " + why, func() tea.Cmd { return tea.Quit }}
+			m.sure = &sure{key: "q", what: "leave: " + why, do: func() tea.Cmd { return tea.Quit }}
 			return nil
 		}
 	}

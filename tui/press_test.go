@@ -63,6 +63,8 @@ func TestVerbs(t *testing.T) {
 		{"vm-1", "p", "on", "enter", lab.PowerMachine{Machine: "vm-1", Want: "on"}, "carte machine power vm-1 on"},
 		{"nuc-2", "p", "cy", "enter p", lab.PowerMachine{Machine: "nuc-2", Want: "cycle"}, "carte machine power nuc-2 cycle"},
 		{"nuc-2", "p", "cy", "enter n", nil, ""},
+		{"nuc-2", "p", "off", "enter enter", lab.PowerMachine{Machine: "nuc-2", Want: "off"}, "carte machine power nuc-2 off"},
+		{"nuc-2", "x enter", "", "", nil, ""},
 		{"nuc-2", "p", "cy", "esc", nil, ""},
 		{"00:1b:21:5e:2f:a1", "a", "nuc-9", "enter", lab.Adopt{Machine: "00:1b:21:5e:2f:a1", Name: "nuc-9"}, "carte machine adopt 00:1b:21:5e:2f:a1 --name nuc-9"},
 		{"vm-2", "D", "vm-2", "enter", lab.Forget{Machine: "vm-2", Confirm: "vm-2"}, "carte machine forget vm-2 --confirm vm-2"},

@@ -256,14 +256,26 @@ func TestLabGoneAndBack(t *testing.T) {
 		if !strings.HasPrefix(strings.TrimSpace(lines[0]), "▲ no word from the lab for 27s …") || strings.Contains(lines[0], "http") {
 			t.Errorf("the first of %d columns: %q", w, lines[0])
 		}
-		if v := strings.Join(lines, "\n"); !strings.Contains(v, "nuc-2") || !strings.HasPrefix(m.lastLine(), "q leaves  asked again 2 times") {
+		if v := strings.Join(lines, "\n"); !strings.Contains(v, "nuc-2") || !strings.HasPrefix(m.lastLine(), "q leaves  ") {
 			t.Errorf("the picture does not say that the lab is gone:\n%s", v)
+		}
+		m.Update(wakeMsg{at: noon.Add(29 * time.Second), gone: fmt.Errorf("no lab runs in %s; carte serve starts one: %w", strings.Repeat("/dir", 20), lab.ErrUnreachable), tries: 249})
+		if !strings.HasPrefix(m.lastLine(), "carte serve starts one  q leaves  no ") {
+			t.Errorf("%d columns do not begin with what to do: %q", w, m.lastLine())
+		}
+		m.press(press{name: "b"})
+		if want := "▲ the lab is gone, nothing was done; carte serve starts one"; m.over != nil || w > 60 && m.lastLine() != want {
+			t.Errorf("b in a lab that is gone: %q", m.linesOf()[21:])
+		}
+		m.Update(wakeMsg{at: noon.Add(40 * time.Second)})
+		if !strings.HasPrefix(m.lastLine(), "carte serve starts one") {
+			t.Errorf("later the last line is %q", m.lastLine())
 		}
 		if got := fmt.Sprint(m.rows()); got != rows {
 			t.Errorf("the machines changed while nobody knew anything:\n%s\nbefore:\n%s", got, rows)
 		}
 		fitsIn(t, m.View(), w, 24)
-		m.Update(wakeMsg{at: noon.Add(28 * time.Second), heard: true})
+		m.Update(wakeMsg{at: noon.Add(41 * time.Second), heard: true})
 		if v := strings.Join(m.linesOf(), "\n"); strings.Contains(v, "no word from the lab") {
 			t.Errorf("the lab is back and the picture does not know:\n%s", v)
 		}
