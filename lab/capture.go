@@ -276,8 +276,9 @@ func (v Captured) decide(d *draft) error {
 	return nil
 }
 
-// isOver says that a ticket's boot was a capture that is done: its agent is idle, and its machine goes on.
+// isOver says that a ticket's boot is done and started nothing, so that its agent is idle: after a capture its machine goes on, and
+// after a disk was laid the agent waits for what comes next.
 func (s Snapshot) isOver(t Ticket) bool {
 	b := s.Boots[t.Boot]
-	return b.State == Done && b.Plan.Capture != nil
+	return b.State == Done && (b.Plan.Capture != nil || b.Plan.Start == StartLay)
 }

@@ -66,7 +66,7 @@ func (d *draft) orders(machine int64) Orders {
 	case !idle && (!busy || m.Ticket.Boot != b.ID):
 		o.Do, o.Why = DoStop, "the boot this agent was started for is over"
 		return o
-	case !busy && m.Ticket.Boot != 0 && !m.Warm, busy && b.Plan.Start == StartMemory: // which is iPXE's, not an agent's
+	case !busy && d.Boots[m.Ticket.Boot].Plan.Capture != nil && !m.Warm, busy && b.Plan.Start == StartMemory: // which is iPXE's, not an agent's
 		o.Do = DoLocal
 		live := d.live(m.ID)
 		live.Agent = false
@@ -381,7 +381,7 @@ func (d *draft) handover(m Machine, b Boot) error {
 		return fmt.Errorf("boot %d: %s was not proven, it is not started: %w", b.ID, b.Disk, ErrRefused)
 	}
 	live := d.live(m.ID)
-	live.Agent, live.Progress = false, Progress{}
+	live.Agent, live.Progress = b.Plan.Start == StartLay, Progress{}
 	d.put(live)
 	if b.Plan.Start == StartLay {
 		b.climb(RungHandover, d.at)

@@ -149,6 +149,18 @@ func TestLay(t *testing.T) {
 			t.Errorf("%d bytes are still to move", j.Moves)
 		}
 	}
+	if r := b.report(1, Report{}); r.Orders == nil || r.Orders.Do != DoWait {
+		t.Errorf("the agent that has laid a disk is told %+v", r.Orders)
+	}
+	next := b.must(Queue{Machine: "vm", Stack: "s"}).Boots[0].ID
+	if o := b.now().Live[b.machine("vm").ID].Order; o != "" {
+		t.Errorf("the machine is to be turned %q, its agent is there", o)
+	}
+	if r := b.report(1, Report{}); r.Orders == nil || r.Orders.Do != DoBoot || r.Orders.Boot != next {
+		t.Errorf("the agent is told %+v", r)
+	}
+	b.in(next, Working)
+
 	b.must(PutStack{Stack: Stack{Name: "live", Layers: named("memtest")}})
 	b.refused(Queue{Machine: "vm", Stack: "live", Lay: true}, ErrRefused, "lays nothing on a disk")
 }

@@ -129,3 +129,20 @@ func TestAgentKilledEveryTime(t *testing.T) {
 		})
 	}
 }
+
+// An agent that has laid a disk is there for the boot that comes next: nobody restarts the machine for that.
+func TestBootAfterLay(t *testing.T) {
+	b := labtest.New(t, netboot.Config{})
+	labtest.Import(t, b, "deb", lab.FormDisk, labtest.Image(3<<20, 1))
+	sim, name := labtest.Metal(t, b, 0, crashDisk), labtest.MetalName(0)
+	laid := labtest.Say(t, b, lab.Queue{Machine: name, Stack: "deb", Lay: true}).Boots[0].ID
+	asked := sim.Asked.Load()
+	labtest.On(t, sim)
+	if x := labtest.Over(t, b, laid); x.State != lab.Done {
+		t.Fatalf("the disk is not laid: %s: %s", x.State, x.Reason)
+	}
+	x := labtest.Over(t, b, labtest.Boot(t, b, "deb", name))
+	if x.State != lab.Done || x.Attempt != 1 || x.Strikes != 0 || sim.Asked.Load() > asked+2 { // for the agent, and for the disk
+		t.Errorf("the next boot is %s at attempt %d with %d strikes after %d scripts: %s", x.State, x.Attempt, x.Strikes, sim.Asked.Load()-asked, x.Reason)
+	}
+}
