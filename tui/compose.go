@@ -176,11 +176,17 @@ func (m *model) unsaved() bool {
 // losing says what is lost when one leaves the composer for good.
 func (m *model) losing() string {
 	for _, name := range sortedNames(m.drafts) {
-		if d := m.drafts[name]; !reflect.DeepEqual(d.st, m.snap().Stacks[name]) && !reflect.DeepEqual(d.st, d.was) {
+		if m.changed(name) {
 			return fmt.Sprintf("stack %s is not saved", name)
 		}
 	}
 	return ""
+}
+
+// changed says that a stack was changed here and is not saved.
+func (m *model) changed(name string) bool {
+	d := m.drafts[name]
+	return d != nil && !reflect.DeepEqual(d.st, m.snap().Stacks[name]) && !reflect.DeepEqual(d.st, d.was)
 }
 
 // openStack opens the selected stack.

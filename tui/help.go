@@ -100,6 +100,9 @@ func (h *help) draw(m *model, g *cell.Grid) {
 		about, rows = 0, r.h-2
 	}
 	h.drawList(g, rect{r.x, r.y + 2, r.w, rows}, list)
+	if len(list) == 0 {
+		g.Text(r.x, r.y+2, r.w, cell.Plain, "nothing is called that")
+	}
 	if about > 0 && h.sel < len(list) {
 		h.drawAbout(g, rect{r.x, r.y + r.h - about, r.w, about}, list[h.sel])
 	}

@@ -48,7 +48,10 @@ func (m *model) drawImages(g *cell.Grid, r rect) {
 	in := m.inside(g, left, fmt.Sprintf("Images %d", len(rows)), sum)
 	if len(m.x.snap.Images) == 0 {
 		g.Text(in.x+margin, in.y+1, in.w-margin, cell.Bold, "No images yet.")
-		g.Text(in.x+margin, in.y+2, in.w-margin, cell.Plain, "a imports one you have: raw, gz, xz, zst, qcow2.")
+		text := "a imports one you have: a disk (raw or qcow2), a tree or files (a folder or a tar), or a kernel; packed with gz, xz, zst, bz2 or not."
+		for i, l := range wrapped(text, in.w-margin-1) {
+			g.Text(in.x+margin, in.y+2+i, in.w-margin, cell.Plain, l)
+		}
 		return
 	}
 	drawTable(g, in, m.imageColumns(), rows, l)

@@ -243,6 +243,7 @@ func (m *model) back() bool {
 		return false
 	}
 	delete(m.filters, m.at)
+	stack := m.at.stack
 	p := place{at: m.at.tab()}
 	if !p.top() {
 		p.at = action.Machines
@@ -252,6 +253,9 @@ func (m *model) back() bool {
 		m.visited = m.visited[:n-1]
 	}
 	m.enter(p)
+	if m.changed(stack) {
+		m.say(cell.Warn, "stack %s is not saved; enter opens it again, and s there saves it", stack)
+	}
 	return true
 }
 

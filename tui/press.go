@@ -2,6 +2,7 @@ package tui
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,14 +55,31 @@ func (m *model) press(p press) tea.Cmd {
 		m.say(cell.Absent, "nothing was done")
 		return nil
 	case p.paste != "":
+		m.say(cell.Warn, "nothing here takes pasted text; : opens the line for commands")
 		return nil
 	}
 	t := m.target()
 	a, ok := action.ByKey(m.actions(), p.name, t)
 	if !ok {
+		m.say(cell.Warn, "%s", noKey(p.name))
 		return nil
 	}
 	return m.begin(a, t, p.name)
+}
+
+// noKey says where else a key means something.
+func noKey(key string) string {
+	word := keyWord(lab.Clean(key))
+	for _, a := range action.Table {
+		if slices.Contains(a.Keys, key) {
+			var at []string
+			for _, p := range a.Where {
+				at = append(at, string(p))
+			}
+			return fmt.Sprintf("%s (%s) is no key of this place; it is one of: %s", word, a.Words, strings.Join(at, ", "))
+		}
+	}
+	return fmt.Sprintf("%s is no key here; ? shows those that are", word)
 }
 
 // interrupted leaves what is open; the second time, the screen.
@@ -168,71 +186,8 @@ func (m *model) perform(a action.Action, t action.Target, q *ask) {
 	ctx, desk, f := m.ctx, m.desk, m.feed
 	m.spawn(func() {
 		changed, err := desk.Say(ctx, v)
-		f.finish(outcome{words: changedWords(a, changed), err: err, ask: q, said: v})
+		f.finish(outcome{words: changedWords(a, t, changed), err: err, ask: q, said: v})
 	})
-}
-
-// changedWords says in a few words what an action changed.
-func changedWords(a action.Action, c lab.Changed) string {
-	switch {
-	case len(c.Boots) > 0:
-		b := c.Boots[0]
-		return fmt.Sprintf("boot %d of %s is %s", b.ID, b.Plan.Stack, b.State)
-	case len(c.Machines) > 0:
-		return a.Words + " " + c.Machines[0].Label()
-	case len(c.Stacks) > 0:
-		return a.Words + " " + c.Stacks[0].Name
-	}
-	return a.Words
-}
-
-// An outcome is what came of work.
-type outcome struct {
-	words string
-	text  string // more than one line: shown by itself
-	err   error
-	job   *job
-	ask   *ask // what was asked before; nil: nothing
-
-	said    lab.Verb // that the lab took, or refused
-	verdict *verdict // of a check; nothing else is said then
-}
-
-// finish hands an outcome to the screen.
-func (f *feed) finish(o outcome) {
-	f.mu.Lock()
-	f.done = append(f.done, o)
-	f.mu.Unlock()
-	f.soon()
-}
-
-// finish shows what came of work.
-func (m *model) finish(o outcome) {
-	if o.verdict != nil {
-		m.take(o.verdict)
-		return
-	}
-	if v, ok := o.said.(lab.PutStack); ok && o.err == nil && m.drafts[v.Name] != nil {
-		m.drafts[v.Name].was = v.Stack // what is the lab's from now on
-		m.recompose()
-	}
-	for i, j := range m.jobs {
-		if j == o.job {
-			m.jobs = append(m.jobs[:i], m.jobs[i+1:]...)
-			break
-		}
-	}
-	switch {
-	case o.err != nil && m.ctx.Err() == nil:
-		m.fail(o.err)
-		o.ask.again(m, o.err)
-	case strings.Contains(strings.TrimSpace(o.text), "\n"):
-		m.over = newPager(o.words, o.text)
-	case o.text != "":
-		m.say(cell.Done, "%s", strings.TrimSpace(o.text))
-	default:
-		m.say(cell.Done, "%s", o.words)
-	}
 }
 
 // screens are the actions that the screen does by itself, by their ids in the table.
@@ -332,6 +287,7 @@ func (m *model) openRow() tea.Cmd {
 	switch m.at.at {
 	case action.Machines, needs, action.Queue:
 		if t.Machine.ID == 0 {
+			m.say(cell.Warn, "there is nothing to open here")
 			return nil
 		}
 		p := place{at: action.Boot, machine: t.Machine.ID}
@@ -344,9 +300,13 @@ func (m *model) openRow() tea.Cmd {
 	case action.Images:
 		if t.Image.Name != "" && m.at.image == "" {
 			m.goTo(place{at: action.Images, image: t.Image.Name})
+		} else {
+			m.say(cell.Warn, "there is nothing to open here")
 		}
 	case action.Stacks:
 		return m.openStack()
+	default:
+		m.say(cell.Warn, "there is nothing to open here")
 	}
 	return nil
 }

@@ -20,8 +20,14 @@ func (m *model) drawStacks(g *cell.Grid, r rect) {
 		return
 	}
 	plan := func(s lab.Stack) lab.Plan { p, _ := m.x.snap.Resolve(s.Name); return p }
+	name := 12
+	for _, s := range rows {
+		if m.changed(s.Name) {
+			name = max(name, min(cell.Width(s.Name)+len(unsavedMark), 28))
+		}
+	}
 	drawTable(g, in, []column[lab.Stack]{
-		words("NAME", 12, 20, 0, func(s lab.Stack) string { return s.Name }),
+		{"NAME", name, max(name, 20), 0, false, m.drawStackName},
 		words("LAYERS", 16, 28, 1, func(s lab.Stack) string { return layerWords(s) }),
 		words("FORM", 4, 4, 4, func(s lab.Stack) string { return string(plan(s).Form) }),
 		figures("SIZE", 8, 2, func(s lab.Stack) string { return lab.Bytes(plan(s).Bytes()) }),
@@ -32,6 +38,21 @@ func (m *model) drawStacks(g *cell.Grid, r rect) {
 		d := m.pane0(g, right, rows[at].Name, "can it run here?")
 		m.drawStack(g, d, rows[at])
 	}
+}
+
+// unsavedMark stands behind a name where there is room for it.
+const unsavedMark = " *unsaved"
+
+// drawStackName draws a stack's name, with a mark while it is changed here and not saved.
+func (m *model) drawStackName(g *cell.Grid, x, y, w int, s lab.Stack) {
+	mark := ""
+	if m.changed(s.Name) {
+		if mark = unsavedMark; cell.Width(s.Name)+len(mark) > w {
+			mark = " *"
+		}
+	}
+	n := g.Text(x, y, w-len(mark), cell.Plain, s.Name)
+	g.Text(x+n, y, w-n, cell.Yellow, mark)
 }
 
 // layerWords lists the layers, the top one first, as they lie over one another.
