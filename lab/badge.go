@@ -108,7 +108,7 @@ func (s Snapshot) Declared(ref Ref) (Terms, error) {
 		return nil, err
 	}
 	l := PlanLayer{Ref: v.Ref(), Form: s.Images[v.Image].Form, Place: or(v.Place, places[s.Images[v.Image].Kind])}
-	return s.offerings([]PlanLayer{l})[0].Terms, nil
+	return s.offerings(Stack{}, []PlanLayer{l})[0].Terms, nil
 }
 
 // PutBadge keeps what a contract test has proven.

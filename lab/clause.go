@@ -97,6 +97,7 @@ type offering struct {
 	Form Form
 	Terms
 	Lacks []string // see Inside.Lacks
+	Idle  string   // its place is the project's, and there it cannot autostart: see Inside.Idle
 }
 
 // agree puts together what a stack asks for, what its images offer, and what carte can keep for a system of that form.
@@ -119,13 +120,17 @@ func (a Agreed) refuses() bool { return a.Need == Required && !a.Given }
 func negotiate(form Form, asks Terms, images []offering) (all []Agreed) {
 	given := map[Clause]bool{}
 	for _, row := range Clauses {
-		a := Agreed{Clause: row.Clause, Need: asks[row.Clause]}
+		a, idle := Agreed{Clause: row.Clause, Need: asks[row.Clause]}, ""
 		for _, im := range images {
 			need, offers := im.Terms[row.Clause]
 			if !offers {
 				continue
 			}
-			a.By = append(a.By, im.Ref)
+			if row.Clause == Autostart && im.Idle != "" {
+				idle = fmt.Sprintf("%s offers it, and %s; %s", im.Ref, im.Idle, row.Lacks)
+			} else {
+				a.By = append(a.By, im.Ref)
+			}
 			if need == Required || a.Need == "" && row.Clause != Lazy {
 				a.Need = need
 			}
@@ -135,6 +140,8 @@ func negotiate(form Form, asks Terms, images []offering) (all []Agreed) {
 		}
 		kernel := slices.IndexFunc(images, func(im offering) bool { return im.Form == FormKernel && len(im.Lacks) > 0 })
 		switch {
+		case len(a.By) == 0 && idle != "":
+			a.Why = idle
 		case len(a.By) == 0:
 			a.Why = "no image offers it; " + row.Lacks
 		case !slices.Contains(row.Served, form):

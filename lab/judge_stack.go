@@ -30,7 +30,7 @@ func (j *judging) resolve() (p Plan, ok bool) {
 		j.misfit(layers, err)
 		return p, false
 	}
-	j.agreed = negotiate(form, j.st.Asks, j.offerings(layers))
+	j.agreed = negotiate(form, j.st.Asks, j.offerings(j.st, layers))
 	for _, a := range j.agreed {
 		if !a.refuses() {
 			continue
@@ -126,7 +126,7 @@ func (j *judging) misfit(layers []PlanLayer, err error) {
 
 // demanded says that an image itself requires a clause.
 func (j *judging) demanded(layers []PlanLayer, c Clause) bool {
-	return slices.ContainsFunc(j.offerings(layers), func(o offering) bool { return o.Terms[c] == Required })
+	return slices.ContainsFunc(j.offerings(j.st, layers), func(o offering) bool { return o.Terms[c] == Required })
 }
 
 // system says what starts, and how.

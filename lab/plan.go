@@ -166,7 +166,7 @@ func (s Snapshot) Plan(st Stack, m Machine, set map[string]string) (p Plan, err 
 	if p.Form, err = systemForm(p.Layers); err != nil {
 		return p, about("layers", err)
 	}
-	if p.Agreed, err = agree(p.Form, st.Asks, s.offerings(p.Layers)); err != nil {
+	if p.Agreed, err = agree(p.Form, st.Asks, s.offerings(st, p.Layers)); err != nil {
 		return p, about("asks", err)
 	}
 	if p.Params, err = fillParams(st.Params, set); err != nil {
@@ -289,7 +289,7 @@ func systemForm(layers []PlanLayer) (Form, error) {
 	return layers[0].Form, nil
 }
 
-func (s Snapshot) offerings(layers []PlanLayer) (all []offering) {
+func (s Snapshot) offerings(st Stack, layers []PlanLayer) (all []offering) {
 	for _, l := range layers {
 		v := s.Versions[l.Ref.String()]
 		terms := v.Offers
@@ -299,7 +299,11 @@ func (s Snapshot) offerings(layers []PlanLayer) (all []offering) {
 		if v.Offers == nil && v.Inside.Run && l.Place == ProjectPlace {
 			terms = Terms{Autostart: Optional}
 		}
-		all = append(all, offering{l.Ref, l.Form, terms, v.Inside.Lacks})
+		o := offering{Ref: l.Ref, Form: l.Form, Terms: terms, Lacks: v.Inside.Lacks}
+		if l.Place == ProjectPlace && !slices.ContainsFunc(st.Files, func(f TextFile) bool { return f.Path == ProjectPlace+"/run" }) {
+			o.Idle = v.Inside.Idle
+		}
+		all = append(all, o)
 	}
 	return all
 }

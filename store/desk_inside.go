@@ -59,8 +59,8 @@ func describe(files *media.Files, v *lab.AddVersion, fresh bool) (warnings []str
 		roots = append(roots, files.Roots()...)
 	default:
 		v.Found, v.Inside = files.Facts().Count(), files.Inside(v.Form)
-		if _, offers := v.Offers[lab.Autostart]; offers && !v.Inside.Run {
-			warnings = append(warnings, "it offers autostart and has no program called run at its top: nothing would start")
+		if _, offers := v.Offers[lab.Autostart]; offers && v.Inside.Idle != "" {
+			warnings = append(warnings, "it offers autostart, and "+v.Inside.Idle+": nothing would start")
 		}
 	}
 	return append(warnings, placed(roots)...), nil

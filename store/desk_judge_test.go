@@ -1,7 +1,9 @@
 package store
 
 import (
+	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -52,6 +54,42 @@ func TestJudgeKnowsPaths(t *testing.T) {
 	}
 	if n := d.listed.cache().Len(); n != 3 {
 		t.Errorf("%d layers are remembered", n)
+	}
+}
+
+// A project whose run cannot be executed is known for it before a boot fails of it.
+func TestIdleRun(t *testing.T) {
+	d, err := Hold(t.Context(), t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.State.Close()
+	if _, err := d.Import(t.Context(), bytes.NewReader(tarOf(t, "sbin/init", "#!")), lab.Import{Name: "root", Kind: "system", Form: lab.FormTree}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct{ file, words string }{
+		"plain": {"run", "the file run at its top is not executable (chmod +x run"}, "other": {"start", "there is no program called run"},
+	} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := errors.Join(w.WriteHeader(&tar.Header{Name: x.file, Mode: 0o644, ModTime: time.Unix(1e9, 0), Format: tar.FormatPAX}), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		im, err := d.Import(t.Context(), &b, lab.Import{Name: name, Kind: "project", Form: lab.FormFiles, Offers: lab.Terms{lab.Autostart: lab.Optional}}, nil)
+		if err != nil || len(im.Warnings) != 1 || !strings.Contains(im.Warnings[0], x.words) || !strings.HasSuffix(im.Warnings[0], "nothing would start") {
+			t.Errorf("import %s: %q, %v", name, im.Warnings, err)
+		}
+		for need, code := range map[lab.Need]string{lab.Required: "E-CLAUSE", lab.Optional: "W-CLAUSE"} {
+			j, err := d.Judge(t.Context(), lab.Stack{Name: "s", Layers: []lab.Ref{{Name: "root"}, {Name: name}}, Asks: lab.Terms{lab.Autostart: need}})
+			said := slices.ContainsFunc(j.Remarks, func(r lab.Remark) bool { return r.Code == code && strings.Contains(r.Text, x.words) })
+			if err != nil || !said || j.OK != (need == lab.Optional) {
+				t.Errorf("%s, %s: judged %+v, %v", name, need, j.Remarks, err)
+			}
+		}
+		file := lab.TextFile{Path: lab.ProjectPlace + "/run", Mode: 0o755, Text: "#!/bin/sh\n"}
+		if j, err := d.Judge(t.Context(), lab.Stack{Name: "s", Layers: []lab.Ref{{Name: "root"}, {Name: name}}, Asks: lab.Terms{lab.Autostart: lab.Required}, Files: []lab.TextFile{file}}); err != nil || !j.OK {
+			t.Errorf("%s with a run of the stack's: judged %+v, %v", name, j.Remarks, err)
+		}
 	}
 }
 

@@ -64,7 +64,15 @@ func (f *Files) Inside(form lab.Form) (in lab.Inside) {
 		in.Arch, in.Init, in.Serial = goArch(facts.Arch), facts.Init, facts.Init != "" && facts.Console
 		in.Kernels = f.releases()
 	case lab.FormFiles:
-		if n := f.follow("run"); n != nil && n.Mode&ext4.TypeMask == ext4.TypeFile && n.Mode&0o111 != 0 {
+		switch n := f.follow("run"); {
+		case n == nil && f.root.Names["run"] != nil: // a link to what another layer has
+		case n == nil:
+			in.Idle = "there is no program called run at its top"
+		case n.Mode&ext4.TypeMask != ext4.TypeFile:
+			in.Idle = "run at its top is no file"
+		case n.Mode&0o111 == 0:
+			in.Idle = "the file run at its top is not executable (chmod +x run, and import it again)"
+		default:
 			_, arch := f.program("run")
 			in.Run, in.Arch = true, goArch(arch)
 		}
