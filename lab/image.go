@@ -76,7 +76,7 @@ type Inside struct {
 	Init     string     `json:"init,omitempty"`     // of a tree: the program that is started
 	Serial   bool       `json:"serial,omitempty"`   // something in it opens a serial console
 	Run      bool       `json:"run,omitempty"`      // it has a program called run at its top
-	Idle     string     `json:"idle,omitempty"`     // of files: why nothing called run at their top can be started
+	Idle     string     `json:"idle,omitempty"`     // why nothing starts: of files, from run at their top; of a disk, at all
 	UUIDs    []string   `json:"uuids,omitempty"`    // ids of its file systems
 }
 

@@ -108,6 +108,7 @@ func (s Snapshot) JudgeBy(st Stack, look Look) Judged {
 	p, ok := j.resolve()
 	if ok {
 		j.system(p)
+		j.ends(p)
 		j.kernelLine(p)
 		j.versions(p)
 		j.writtenBack(p)
@@ -120,13 +121,20 @@ func (s Snapshot) JudgeBy(st Stack, look Look) Judged {
 	if !ok {
 		return out
 	}
+	bar := slices.IndexFunc(out.Remarks, func(r Remark) bool { return r.Grade == GradeStop })
 	past := map[int64][]Boot{}
 	for _, b := range s.SortedBoots() {
 		past[b.Machine] = append(past[b.Machine], b)
 	}
 	for _, m := range s.SortedMachines() {
 		if m.Standing == Adopted {
-			out.Machines = append(out.Machines, s.judgeOn(st, m, past[m.ID], look))
+			on := s.judgeOn(st, m, past[m.ID], look)
+			if bar >= 0 { // what nothing can run, no machine can
+				r := out.Remarks[bar]
+				on.OK, r.Code, r.Text, r.Edited = false, "E-NOWHERE", "no machine can run this stack: "+r.Text, nil
+				on.Remarks = slices.Insert(on.Remarks, 0, r)
+			}
+			out.Machines = append(out.Machines, on)
 		}
 	}
 	return out

@@ -136,6 +136,8 @@ func (j *judging) system(p Plan) {
 	switch {
 	case p.Form == FormKernel:
 		j.good("I-SYSTEM", "%s runs in memory; no disk is touched", root.Ref)
+	case p.Form == FormDisk && j.Versions[root.Ref.String()].Inside.Idle != "":
+		j.warn("W-SYSTEM", fmt.Sprintf("carte image import FILE --name %s, of a disk that starts; --form tree, if it holds a system's files", root.Ref.Name), "%s is a whole disk, and nothing will start from it: it has %s", root.Ref, j.Versions[root.Ref.String()].Inside.Idle)
 	case p.Form == FormDisk:
 		j.good("I-SYSTEM", "%s is a whole disk, and starts from it", root.Ref)
 	case own:
@@ -163,6 +165,26 @@ func (j *judging) system(p Plan) {
 			arch, of = mine, l.Ref
 		}
 	}
+}
+
+// ends tells of a stack whose boots, as far as anybody knows, no program ends: none starts by itself, no file of the stack says
+// that it is done, and no boot of it has come to that so far.
+func (j *judging) ends(p Plan) {
+	if p.Form != FormTree || p.Until != RungCollect || p.Gives(Autostart) {
+		return
+	}
+	for _, f := range j.st.Files {
+		if strings.Contains(f.Text, "::carte done") {
+			return
+		}
+	}
+	for _, b := range j.Boots {
+		if b.Plan.Stack == j.st.Name && b.State == Done && b.Rung() == RungCollect {
+			return
+		}
+	}
+	j.good("I-ENDS", "no program is known to end its boots: one stays on the rung run until its system says ::carte done, or somebody stops it (carte boot stop)")
+	j.all[len(j.all)-1].Fix = j.edit(`until = "run" ends a boot there`)
 }
 
 // deviceName finds a root that is named by the order in which disks are found.

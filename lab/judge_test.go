@@ -47,6 +47,7 @@ func furnished(t *testing.T) *bench {
 	b.image("armroot", "system", FormTree, inside(Inside{Arch: "arm64", Init: "/init"}))
 	b.image("efi", "system", FormDisk, inside(Inside{Firmware: []Firmware{UEFI}}))
 	b.image("mute", "system", FormDisk, inside(Inside{Init: "/sbin/init"}))
+	b.image("words", "system", FormDisk, inside(Inside{Idle: "no partition table, no boot loader"}))
 	b.image("memtest", "system", FormKernel, inside(Inside{Starts: "multiboot"}))
 	b.image("me", "user", FormFiles, inside(Inside{UUIDs: []string{"u-me"}}))
 	b.image("twin", "user", FormFiles, inside(Inside{UUIDs: []string{"u-me"}}))
@@ -94,6 +95,8 @@ func TestJudge(t *testing.T) {
 		{"I-SYSTEM", "under carte's own kernel", "", Stack{Layers: named("root")}},
 		{"I-SYSTEM", "runs in memory", "", Stack{Layers: named("memtest")}},
 		{"E-INIT", "no init was found in bare@1", "", Stack{Layers: named("bare")}},
+		{"W-SYSTEM", "nothing will start from it: it has no partition table, no boot loader", "", Stack{Layers: named("words")}},
+		{"I-ENDS", "stays on the rung run until its system says ::carte done, or somebody stops it", "", Stack{Layers: named("root")}},
 		{"W-INIT", "no init was found in bare@1", "", Stack{Layers: named("bare", "me")}},
 		{"W-INIT", "no init was found in bare@1", "", Stack{Layers: named("bare"), Cmdline: "init=/tool"}},
 		{"W-CONSOLE", "no console=ttyS0", "", Stack{Layers: named("stock"), Cmdline: "quiet"}},
@@ -112,6 +115,7 @@ func TestJudge(t *testing.T) {
 		{"W-HIDES", "work@1 is mounted at /carte/project, and hides what lies there: /carte/project/old", "", Stack{Layers: named("root", "work")}},
 		{"I-PATHS", "the files of tools@2 were not listed", "", Stack{Layers: named("root", "tools")}},
 
+		{"E-NOWHERE", "no machine can run this stack: no init was found in bare@1", "vm", Stack{Layers: named("bare")}},
 		{"E-JOINS", `notes is metal's; it joins the stacks of that machine, and is given to no other (clause "joins by itself" of kind machine)`, "vm", Stack{Layers: named("root", "notes")}},
 		{"I-JOINS", "notes@1 joins by itself", "metal", Stack{Layers: named("root")}},
 		{"I-JOINS", "notes stays out", "metal", Stack{Layers: named("memtest")}},
@@ -202,6 +206,19 @@ func (b *bench) remark(st Stack, on, code, words string, paths func(PlanLayer) (
 		fmt.Fprintf(&text, "\n%s %s (%s)", r.Code, r.Text, r.Fix)
 	}
 	return Remark{Text: text.String()}, false
+}
+
+// A stack whose end is known is not told that it has none.
+func TestJudgeKnowsTheEnd(t *testing.T) {
+	b := furnished(t)
+	for i, st := range []Stack{
+		{Layers: named("root", "work")}, {Layers: named("root"), Until: RungRun}, {Layers: named("memtest")}, {Layers: named("mute")},
+		{Layers: named("root"), Files: []TextFile{{Path: "/etc/rc", Text: "echo ::carte done > /dev/console\n"}}},
+	} {
+		if r, said := b.remark(st, "", "I-ENDS", "", nil); said {
+			t.Errorf("%d: %+v", i, r)
+		}
+	}
 }
 
 // What Judge calls good is queued, and what it stops is refused.

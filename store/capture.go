@@ -109,7 +109,7 @@ func (d *Desk) Finish(ctx context.Context, b lab.Boot, m chunk.Manifest) (lab.Ke
 		return lab.Kept{}, err
 	}
 	b = s.Boots[b.ID]
-	for _, what := range append(warnings(v, facts), said...) {
+	for _, what := range append(warnings(v), said...) {
 		d.Lab.Log(lab.Line{Machine: b.Machine, Source: "store", Text: what})
 	}
 	return lab.Kept{Ref: b.Captured, Same: b.Same}, nil

@@ -134,7 +134,7 @@ func (d *Desk) add(ctx context.Context, how string, v lab.AddVersion, found *lay
 	if err != nil {
 		return lab.Imported{}, err
 	}
-	out := lab.Imported{Same: len(changed.Versions) == 0, New: v.Stored, Warnings: slices.Concat(warnings(v, facts), said, twins)}
+	out := lab.Imported{Same: len(changed.Versions) == 0, New: v.Stored, Warnings: slices.Concat(warnings(v), said, twins)}
 	if out.Same {
 		out.Version, err = d.version(ctx, lab.Ref{Name: v.Image})
 	} else {
@@ -152,10 +152,10 @@ func unadded(verb, name string, err error) error {
 }
 
 // warnings are what a person should know about a version that is nevertheless taken.
-func warnings(v lab.AddVersion, found media.Facts) []string {
+func warnings(v lab.AddVersion) []string {
 	starts := v.Kind == "system" || v.Kind == "machine" // the other kinds bring data to one of these
-	if v.Form == lab.FormDisk && starts && found.Table == "none" && !found.BIOS && !found.EFI {
-		return []string{"no partition table, no boot loader: nothing will start from " + v.Image}
+	if v.Form == lab.FormDisk && starts && v.Inside.Idle != "" {
+		return []string{v.Inside.Idle + ": nothing will start from " + v.Image}
 	}
 	return nil
 }

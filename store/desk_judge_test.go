@@ -57,6 +57,23 @@ func TestJudgeKnowsPaths(t *testing.T) {
 	}
 }
 
+// What was imported as a disk and starts nothing is no disk that starts.
+func TestIdleDisk(t *testing.T) {
+	d, err := Hold(t.Context(), t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.State.Close()
+	im, err := d.Import(t.Context(), strings.NewReader(strings.Repeat("some words\n", 100)), lab.Import{Name: "pw", Kind: "system", Form: lab.FormDisk}, nil)
+	if err != nil || len(im.Warnings) == 0 || !strings.Contains(im.Warnings[0], "nothing will start from pw") {
+		t.Fatalf("%q, %v", im.Warnings, err)
+	}
+	j, err := d.Judge(t.Context(), lab.Stack{Name: "s", Layers: []lab.Ref{{Name: "pw"}}})
+	if said := slices.ContainsFunc(j.Remarks, func(r lab.Remark) bool { return r.Code == "W-SYSTEM" }); err != nil || !said {
+		t.Errorf("judged %+v, %v", j.Remarks, err)
+	}
+}
+
 // A project whose run cannot be executed is known for it before a boot fails of it.
 func TestIdleRun(t *testing.T) {
 	d, err := Hold(t.Context(), t.TempDir(), time.Now)

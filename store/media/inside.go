@@ -160,6 +160,9 @@ func DiskInside(ctx context.Context, r io.ReaderAt, facts Facts) (in lab.Inside,
 	if facts.EFI {
 		in.Firmware = append(in.Firmware, lab.UEFI)
 	}
+	if facts.Table == "none" && len(in.Firmware) == 0 {
+		in.Idle = "no partition table, no boot loader"
+	}
 	for _, p := range facts.Parts {
 		if !strings.HasPrefix(p.FS.Type, "ext") {
 			continue

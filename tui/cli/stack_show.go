@@ -247,7 +247,7 @@ func (c *call) judgedList(j lab.Judged) list {
 // judgedWords says what a boot would come to on a machine. What the remarks say is left to them.
 func judgedWords(m lab.JudgedMachine) string {
 	if !m.OK {
-		return "would be refused"
+		return "cannot run it"
 	}
 	text := "can run it"
 	if m.Start != "" {
