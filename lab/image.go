@@ -132,7 +132,7 @@ func checkName(what, s string) error {
 	case len(s) > 64:
 		return fmt.Errorf("%s name %.20q… has %d letters, 64 is the most: %w", what, s, len(s), ErrInvalid)
 	case bad >= 0:
-		return fmt.Errorf("%s name %q: letter %d is not one of a-z A-Z 0-9 - _ . : %w", what, s, bad+1, ErrInvalid)
+		return fmt.Errorf("%s name %q: letter %d is not one of a-z A-Z 0-9 . _ -: %w", what, s, bad+1, ErrInvalid)
 	case strings.HasPrefix(s, ".") || strings.HasPrefix(s, "-"):
 		return fmt.Errorf("%s name %q begins with %q: %w", what, s, s[:1], ErrInvalid)
 	}
@@ -298,10 +298,16 @@ func (d *draft) life(k Kind, im Image, v AddVersion) (Image, error) {
 		if im.Dies.IsZero() {
 			return im, k.broken(ClauseLifetime, "image %s lives until a date, and none was given: --until DATE, or --for 8h", im.Name)
 		}
+		if !v.Dies.IsZero() && !im.Dies.After(d.at) {
+			return im, k.broken(ClauseLifetime, "image %s would live until %s, which is past; nothing can be kept so", im.Name, im.Dies.Format(time.RFC3339))
+		}
 		if !im.Dies.After(d.at) {
 			return im, k.broken(ClauseLifetime, "image %s died at %s; a new version needs a new date", im.Name, im.Dies.Format(time.RFC3339))
 		}
 	case "machine":
+		if v.Owner+im.Owner == "" {
+			return im, k.broken(ClauseLifetime, "image %s lives with a machine, and none was given: --machine NAME says which", im.Name)
+		}
 		m, err := d.Find(or(v.Owner, im.Owner))
 		if err != nil {
 			return im, k.broken(ClauseLifetime, "image %s lives with a machine, and %v; --machine NAME says which", im.Name, err)
@@ -331,72 +337,4 @@ func checkPlace(image, place string) error {
 		}
 	}
 	return nil
-}
-
-// RemoveImage removes one version, or the image with all of them. Confirm repeats what is removed.
-type RemoveImage struct {
-	Ref     Ref    `json:"ref"`
-	Confirm string `json:"confirm"`
-}
-
-func (v RemoveImage) decide(d *draft) error {
-	if _, err := d.Snapshot.Version(v.Ref); err != nil && (v.Ref.Version != 0 || d.Images[v.Ref.Name].Name == "") {
-		return err
-	}
-	all := d.VersionsOf(v.Ref.Name)
-	going := slices.DeleteFunc(slices.Clone(all), func(x Version) bool { return v.Ref.Version != 0 && x.Number != v.Ref.Version })
-	if err := d.Removable(v.Ref); err != nil {
-		return err
-	}
-	var gone []Change
-	for _, x := range going {
-		gone = append(gone, Gone{TableVersions, x.Ref().String()})
-	}
-	if v.Confirm != v.Ref.String() {
-		return fmt.Errorf("removing %s cannot be undone; repeat its name: --confirm %s: %w", v.Ref, v.Ref, ErrConfirm)
-	}
-	if len(going) == len(all) {
-		gone = append(gone, Gone{TableImages, v.Ref.Name})
-	}
-	d.put(gone...)
-	d.untag(v.Ref.Name)
-	d.fact(0, 0, "image %s removed", v.Ref)
-	return nil
-}
-
-// Removable says why a version, or an image with all of its versions, cannot be removed: what needs it.
-func (s Snapshot) Removable(ref Ref) error {
-	all := s.VersionsOf(ref.Name)
-	for _, x := range all {
-		if ref.Version != 0 && x.Number != ref.Version {
-			continue
-		}
-		if why := s.usedBy(x.Ref(), ref.Version == 0 || len(all) == 1); why != "" {
-			return fmt.Errorf("%s is needed by %s: %w", x.Ref(), why, ErrBusy)
-		}
-	}
-	return nil
-}
-
-// usedBy names what needs a version: a stack that pins it (or floats on the image, when all versions go), or a boot
-// that is not over.
-func (s Snapshot) usedBy(ref Ref, all bool) string {
-	for _, st := range s.SortedStacks() {
-		for _, l := range st.Layers {
-			if l == ref || l.Name == ref.Name && l.Version == 0 && all {
-				return "stack " + st.Name
-			}
-		}
-	}
-	for _, b := range s.Boots {
-		if c := b.Plan.Capture; c != nil && ref == (Ref{c.Image, c.Base}) && !b.State.Final() {
-			return fmt.Sprintf("boot %d", b.ID)
-		}
-		for _, l := range b.Plan.Layers {
-			if l.Ref == ref && !b.State.Final() {
-				return fmt.Sprintf("boot %d", b.ID)
-			}
-		}
-	}
-	return ""
 }

@@ -81,6 +81,9 @@ func (st Stack) check() error {
 		return refuse("files", "it has %d files, and %d are the most; more of them are an image of the form files", len(st.Files), maxFiles)
 	}
 	for i, f := range st.Files {
+		if slices.ContainsFunc(st.Files[:i], func(x TextFile) bool { return x.Path == f.Path }) {
+			return refuse(nth("files", i), "file %s is in it twice", f.Path)
+		}
 		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/" || f.Path != Clean(f.Path) || f.Mode > 0o7777 || len(f.Text) > maxFileText || !utf8.ValidString(f.Text) {
 			return refuse(nth("files", i), "file %.60q: its path is absolute, its mode at most 7777, and its text UTF-8 of at most %d bytes", f.Path, maxFileText)
 		}

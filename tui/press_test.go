@@ -206,7 +206,7 @@ func TestPagerMoves(t *testing.T) {
 // An image that is needed is not asked about: what needs it is said.
 func TestNeededImageIsNotAskedAbout(t *testing.T) {
 	m, _ := newTest(t, bench(), 80, 24, Options{})
-	if m.tap("3 D"); m.over != nil || !strings.Contains(m.flash.text, "is needed by stack hpt-0") {
+	if m.tap("3 D"); m.over != nil || !strings.Contains(m.flash.text, "is needed by stacks hpt-0") {
 		t.Errorf("D on debian says %q, asks %T", m.flash.text, m.over)
 	}
 }

@@ -61,6 +61,9 @@ func (x importing) terms(now time.Time) (i lab.Import, err error) {
 		return i, fmt.Errorf("either --until or --for: %w", lab.ErrInvalid)
 	}
 	i.Dies, err = deathOf(x.until, x.lasts, now)
+	if err == nil && x.until != "" && !i.Dies.After(now) {
+		err = fmt.Errorf("--until %s is in the past: %w", x.until, lab.ErrInvalid)
+	}
 	return i, err
 }
 
@@ -234,7 +237,7 @@ func (c *call) source(ctx context.Context, file string) (io.ReadCloser, int64, e
 	}
 	f, err := open(ctx, file)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, 0, fmt.Errorf("%s: %w", file, lab.ErrNotFound)
+		return nil, 0, fmt.Errorf("%s: there is no such file or folder here: %w", file, lab.ErrNotFound)
 	}
 	if err != nil {
 		return nil, 0, err

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"carte/lab"
+	"carte/tui/folder"
 )
 
 // takeFlags say under which names a bundle is taken.
@@ -57,12 +59,15 @@ func (c *call) importStack(ctx context.Context, file string, t takeFlags) error 
 		return err
 	}
 	defer r.Close()
+	if _, is := r.(*folder.Reader); is {
+		return fmt.Errorf("%s is a folder, and a bundle is one file; carte stack export NAME --as bundle makes one: %w", file, lab.ErrInvalid)
+	}
 	return c.with(ctx, func(d desk) error {
 		p := c.meter("import a stack", of)
 		got, err := d.ImportStack(ctx, r, as, p.to)
 		p.end()
 		if err != nil {
-			return &kept{err, "no stack was made"}
+			return &kept{ofBundle(file, err), "no stack was made"}
 		}
 		s, err := d.Watch(ctx, 0)
 		if err != nil {
@@ -74,6 +79,17 @@ func (c *call) importStack(ctx context.Context, file string, t takeFlags) error 
 		}
 		return c.show(l)
 	})
+}
+
+// ofBundle names the file that an error is about, and what helps where its bytes are to blame.
+func ofBundle(file string, err error) error {
+	if file == "-" {
+		file = "standard input"
+	}
+	if errors.Is(err, lab.ErrDamaged) {
+		return fmt.Errorf("%s: %s; copy it again: %w", file, lab.Words(err), lab.ErrDamaged)
+	}
+	return fmt.Errorf("%s: %w", file, err)
 }
 
 func takenList(s lab.Snapshot, got lab.Taken) list {

@@ -204,7 +204,7 @@ func textFile(word string) (f lab.TextFile, err error) {
 	}
 	st, err := os.Stat(file)
 	if os.IsNotExist(err) {
-		return f, fmt.Errorf("--file %s: %s: %w", at, file, lab.ErrNotFound)
+		return f, fmt.Errorf("--file %s: %s: there is no such file here: %w", at, file, lab.ErrNotFound)
 	}
 	if err != nil {
 		return f, err

@@ -266,7 +266,7 @@ func judgedWords(m lab.JudgedMachine) string {
 
 // fixStack makes the change that a remark of a check offers.
 func (c *call) fixStack(ctx context.Context, name, code string) error {
-	return c.withStack(ctx, []string{name}, "", func(d desk, _ lab.Snapshot, st lab.Stack) error {
+	return c.withStack(ctx, []string{name}, "", func(d desk, s lab.Snapshot, st lab.Stack) error {
 		j, err := d.Judge(ctx, st)
 		if err != nil {
 			return err
@@ -275,8 +275,32 @@ func (c *call) fixStack(ctx context.Context, name, code string) error {
 		if err != nil {
 			return err
 		}
-		return c.putStack(ctx, d, lab.PutStack{Stack: *fix, Edit: true})
+		changed := differences(s, st, *fix)
+		if _, s, err = d.say(ctx, lab.PutStack{Stack: *fix, Edit: true}); err != nil {
+			return err
+		}
+		doc := struct {
+			stackDoc
+			Changed []differDoc `json:"changed"` // a: what it was, b: what it is
+		}{stackOf(s, s.Stacks[name]), changed}
+		return c.show(list{doc: doc, names: []string{name}, rows: [][]string{{name, fmt.Sprint(fix.Layers), changeWords(changed)}}})
 	})
+}
+
+// changeWords says what became of a stack.
+func changeWords(all []differDoc) string {
+	var words []string
+	for _, x := range all {
+		switch {
+		case x.B == "":
+			words = append(words, fmt.Sprintf("%s taken out (was %s)", x.What, x.A))
+		case x.A == "":
+			words = append(words, fmt.Sprintf("%s is now %s", x.What, x.B))
+		default:
+			words = append(words, fmt.Sprintf("%s is now %s (was %s)", x.What, x.B, x.A))
+		}
+	}
+	return strings.Join(words, "; ")
 }
 
 // fixOf returns the stack after the fix of all remarks with that code.
@@ -292,7 +316,7 @@ func fixOf(j lab.Judged, code string) (*lab.Stack, error) {
 			return r.Edited, nil
 		}
 		said = said || r.Code == code
-		if r.Edited != nil {
+		if r.Edited != nil && !slices.Contains(codes, r.Code) {
 			codes = append(codes, r.Code)
 		}
 	}
