@@ -179,7 +179,7 @@ func (s Snapshot) Trouble(m Machine) string {
 	return ""
 }
 
-// ServiceAlerts are the lab's own services that do not work, in the order of their names.
+// ServiceAlerts are the lab's own services that do not work, in the order of their names, and what is wrong with its kinds.
 func (s Snapshot) ServiceAlerts() (all []Alert) {
 	for _, name := range slices.Sorted(maps.Keys(s.Services)) {
 		x := s.Services[name]
@@ -191,6 +191,10 @@ func (s Snapshot) ServiceAlerts() (all []Alert) {
 			why += ", " + x.Note
 		}
 		all = append(all, Alert{Key: "s" + x.Name, Sort: AlertService, Who: x.Name, Brief: x.State, Why: why, Fix: "carte doctor"})
+	}
+	if at := s.KindsAt; at.Trouble != "" {
+		all = append(all, Alert{Key: "kinds", Sort: AlertSettings, Who: "kinds", Brief: "not in force", Why: "the lab's own kinds are not in force as they are written: " + at.Trouble,
+			Means: "the kinds that were in force before are still", Fix: "mend " + at.File + "; carte kind ls reads it again"})
 	}
 	return all
 }

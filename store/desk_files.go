@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -20,6 +21,9 @@ const (
 	madeOfProgram = "program" // of one file that is a kernel
 )
 
+// errEmptyTree refuses a system of which there is nothing.
+var errEmptyTree = fmt.Errorf("there is nothing in it, and a tree has at least a system's init: %w", lab.ErrInvalid)
+
 // madeOf says what an import is made of; empty: it is kept as it is.
 func madeOf(src *media.Source, i lab.Import) (string, error) {
 	tar := strings.HasPrefix(src.Format, "tar")
@@ -30,6 +34,15 @@ func madeOf(src *media.Source, i lab.Import) (string, error) {
 		return "", fmt.Errorf("a file system is made of a tar archive, so there is nothing to keep whole: leave --whole out: %w", lab.ErrInvalid)
 	case tar:
 		return madeOfTar, nil
+	}
+	if i.Form == lab.FormTree { // the end of a tar is two sectors of zeros, and where nothing is before it, nobody sees that it is one
+		head, err := src.Head(128 << 10)
+		if err == nil && len(head) < 128<<10 && len(bytes.Trim(head, "\x00")) == 0 {
+			err = errEmptyTree
+		}
+		if err != nil {
+			return "", err
+		}
 	}
 	if i.Form == lab.FormKernel {
 		head, err := src.Head(128 << 10)
@@ -90,6 +103,9 @@ func (d *Desk) files(ctx context.Context, src *media.Source, i lab.Import, made 
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if v.Form == lab.FormTree && files.Empty() {
+		return nil, nil, errors.Join(errEmptyTree, files.Close())
 	}
 	if warnings, err = describe(files, v, true); err != nil {
 		return nil, nil, errors.Join(err, files.Close())

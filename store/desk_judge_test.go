@@ -57,6 +57,26 @@ func TestJudgeKnowsPaths(t *testing.T) {
 	}
 }
 
+// A tree of nothing is refused, in the same words whether it came as an archive's end or as a folder.
+func TestEmptyTree(t *testing.T) {
+	d, err := Hold(t.Context(), t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.State.Close()
+	var folder bytes.Buffer
+	w := tar.NewWriter(&folder)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755, ModTime: time.Unix(1e9, 0)}), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"tar": tarOf(t), "blocked": make([]byte, 10240), "folder": folder.Bytes()} {
+		_, err := d.Import(t.Context(), bytes.NewReader(b), lab.Import{Name: "void", Kind: "system", Form: lab.FormTree}, nil)
+		if !errors.Is(err, lab.ErrInvalid) || !strings.Contains(err.Error(), "there is nothing in it") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // What was imported as a disk and starts nothing is no disk that starts.
 func TestIdleDisk(t *testing.T) {
 	d, err := Hold(t.Context(), t.TempDir(), time.Now)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,9 @@ func TestKindsAreReadAgain(t *testing.T) {
 	} {
 		putText(t, name, x.text)
 		s, err := d.Watch(t.Context(), 0)
+		if said := slices.ContainsFunc(s.Alerts(time.Now()), func(a lab.Alert) bool { return a.Sort == lab.AlertSettings && a.Why != "" }); said != (x.want != "") {
+			t.Errorf("needs a person: %v, want %q", s.Alerts(time.Now()), x.want)
+		}
 		if err != nil || len(s.OwnKinds) != 1 || s.KindsAt.File != name || !strings.Contains(s.KindsAt.Trouble, x.want) || (x.want == "") != (s.KindsAt.Trouble == "") {
 			t.Errorf("%q: %v, %+v", x.text, err, s.KindsAt)
 		}

@@ -66,6 +66,9 @@ func (f *Files) Close() error {
 	return f.spool.Close()
 }
 
+// Empty says that there is nothing in the root.
+func (f *Files) Empty() bool { return len(f.root.Names) == 0 }
+
 // Build makes the file system, which can be read until f is closed. parent is an earlier version of it, of size bytes, or nil: its places are kept, if it
 // was built here, so that only what has changed is new. lab.ErrInvalid: see ext4.Build.
 func (f *Files) Build(ctx context.Context, opt TreeOptions, parent io.ReaderAt, size int64) (*ext4.Image, error) {
