@@ -57,6 +57,7 @@ type contractTest struct {
 	silent  lab.Ref // carte's own kernel as one of the stack's, which then has no network of carte's; empty: none is needed
 	own     bool    // the first boot starts the image's own program, and not carte's
 	undo    []lab.Verb
+	mine    []int64 // its boots
 
 	borrowed bool // the machine is somebody's, and is switched off at the end
 }

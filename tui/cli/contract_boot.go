@@ -57,6 +57,7 @@ func (t *contractTest) boot(ctx context.Context, own bool) (seen seenBoot, err e
 	if err != nil {
 		return seen, err
 	}
+	t.mine = append(t.mine, b.ID)
 	t.note("boot %d begins", b.ID)
 	asked := t.term.Now()
 	for told, spoke := 0, asked; ; {

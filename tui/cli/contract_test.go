@@ -416,3 +416,25 @@ func TestContractWaits(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// What a test's own boots have left goes with the test; that of others stays.
+func TestContractForgetsItsResults(t *testing.T) {
+	b := newBench(t)
+	b.furnish()
+	if err := b.desk.Collected(t.Context(), 1, []lab.Result{{Path: "contract", Bytes: 3, Sum: "x"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		mine []int64
+		left int
+	}{{[]int64{2}, 1}, {[]int64{1}, 0}} {
+		test := contractTest{desk: desk{Desk: b.desk}, name: "contract-root", mine: x.mine}
+		if err := test.clean(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := b.desk.Watch(t.Context(), 0)
+		if err != nil || len(s.Outs()) != x.left {
+			t.Errorf("after the test of the boots %v: %v, %v; want %d", x.mine, s.Outs(), err, x.left)
+		}
+	}
+}
