@@ -38,7 +38,9 @@ func (w *work) reset(ctx context.Context, f *flash) (done bool, err error) {
 	}
 	fc := lab.Forecast{Strategy: lab.Differential, Why: fmt.Sprintf("reset %s: every layer was proven here before; %s", how, s.words())}
 	w.say("%s, and is as it was; nothing is written", fc.Why)
-	return true, w.reach(ctx, 0, lab.Report{Rung: lab.RungVerify, Forecast: fc})
+	w.gauge.enter(lab.RungVerify, 0)
+	w.chosen = fc
+	return true, nil
 }
 
 // resets says that orders do not want all of the disk to be read. Such a boot spares reports of what is over before anybody could look.

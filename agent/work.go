@@ -22,6 +22,7 @@ type work struct {
 	orders  lab.Orders
 	swarm   *swarm           // other machines; nil: nobody
 	grown   layout.Partition // the partition that took the room of the disk; empty: none
+	chosen  lab.Forecast     // of a reset, told with its handover
 	writing atomic.Bool      // the server was told that the disk is being written
 	taking  atomic.Int64     // of a capture: how long the image is
 	telling sync.Mutex       // one report at a time, so that they arrive in order
@@ -139,7 +140,11 @@ func (w *work) reach(ctx context.Context, of int64, r lab.Report) error {
 
 // pulse reports in regular intervals. It ends when the boot is called back, or is no longer ours, or with ctx.
 func (w *work) pulse(ctx context.Context) error {
-	t := time.NewTicker(w.Interval)
+	every := w.Interval
+	if w.resets() {
+		every *= 2 // the first would come when most of them are over
+	}
+	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
 		select {
@@ -214,7 +219,7 @@ func (w *work) climb(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = w.reach(ctx, 0, lab.Report{Rung: lab.RungHandover})
+	err = w.reach(ctx, 0, lab.Report{Rung: lab.RungHandover, Forecast: w.chosen})
 	if err != nil {
 		if e := undo(); e != nil {
 			w.say("what was prepared could not be taken back: %v", e)
