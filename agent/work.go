@@ -22,7 +22,7 @@ type work struct {
 	orders  lab.Orders
 	swarm   *swarm           // other machines; nil: nobody
 	grown   layout.Partition // the partition that took the room of the disk; empty: none
-	chosen  lab.Forecast     // of a reset, told with its handover
+	chosen  lab.Forecast     // of a reset that was done, told with the rung that follows; empty: all was compared
 	writing atomic.Bool      // the server was told that the disk is being written
 	taking  atomic.Int64     // of a capture: how long the image is
 	telling sync.Mutex       // one report at a time, so that they arrive in order
@@ -206,8 +206,8 @@ func (w *work) climb(ctx context.Context) error {
 		if w.Prepare == nil {
 			return nil
 		}
-		if w.orders.Start.Prepared() && !w.resets() {
-			if err := w.reach(ctx, 0, lab.Report{Rung: lab.RungPrepare}); err != nil {
+		if quick := w.chosen != (lab.Forecast{}) && w.orders.Start == lab.StartPivot; w.orders.Start.Prepared() && !quick {
+			if err := w.reach(ctx, 0, lab.Report{Rung: lab.RungPrepare, Forecast: w.chosen}); err != nil {
 				return err
 			}
 		}
